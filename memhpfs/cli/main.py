@@ -1,0 +1,74 @@
+"""The command line: one group, whose commands are loaded only when they are called.
+
+Loading lazily keeps `memhpfs plug` from paying for FUSE, and lets `memhpfs --help` work where libfuse is missing.
+"""
+
+import importlib
+import sys
+
+import click
+
+from memhpfs import __version__
+from memhpfs.errors import UserError
+
+__all__ = ["cli", "main"]
+
+#: Command name -> module that holds it as `command`, and its line in `memhpfs --help`.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "mount": ("memhpfs.cli.mount", "Serve a machine at a directory."),
+    "run": ("memhpfs.cli.run", "Run a command inside a private machine."),
+    "machine": ("memhpfs.cli.machine", "List, show and check machines."),
+    "plug": ("memhpfs.cli.hardware", "Plug a DIMM into a running machine."),
+    "unplug": ("memhpfs.cli.hardware", "Ask a running machine to give a DIMM back."),
+    "ps": ("memhpfs.cli.ps", "List running machines."),
+    "events": ("memhpfs.cli.events", "Follow what the hardware of a machine reports."),
+    "replay": ("memhpfs.cli.replay", "Do a recorded run of a real kernel again."),
+    "help": ("memhpfs.cli.help", "Show the help pages."),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group that knows its commands by name and imports one only when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(COMMANDS[cmd_name][0])
+        found = getattr(module, "commands", {}).get(cmd_name) or module.command
+        assert isinstance(found, click.Command)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="memhpfs")
+def cli() -> None:
+    """A Linux memory-hotplug machine that you can mount.
+
+    \b
+    Try:
+      memhpfs run -- lsmem                 run a command inside a private machine
+      memhpfs mount /tmp/m                 serve a machine at /tmp/m, as a sysroot
+      memhpfs help                         the help pages
+    """
+
+
+def main() -> None:
+    """Run the command line and exit with the code of the public interface: 0, 1, 2, 125 or CMD's own."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except UserError as error:
+        click.echo(f"memhpfs: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,65 @@
+"""Taking a block offline: the long story of offline_pages.
+
+Source: memory_block_offline (drivers/base/memory.c), offline_pages (mm/memory_hotplug.c).
+The state is `going-offline` while it runs; any way out but success puts it back.
+"""
+
+from memhpfs.errors import HasHoles, Interrupted, NotOneZone, SysError, Unmovable
+from memhpfs.kernel.geometry import PAGE_SIZE
+from memhpfs.kernel.iomem import ram_bytes_in
+from memhpfs.kernel.notify import GOING_OFFLINE, notify
+from memhpfs.kernel.pause import Nudge, Op, Pause
+from memhpfs.kernel.state import Block, BlockState, Kernel
+from memhpfs.kernel.zones import adjust_present, set_node_masks, shrink_span
+
+__all__ = ["memory_block_offline"]
+
+_MIGRATE = Pause("migrating pages", interruptible=True)
+
+
+def memory_block_offline(kernel: Kernel, block: Block) -> Op[None]:
+    """Take all pages of an online block out of its zone.
+
+    Raises:
+        NotOneZone, HasHoles, Unmovable, Vetoed, Interrupted: the block is online as before.
+    """
+    if block.zone is None:
+        raise NotOneZone()
+    block.state = BlockState.GOING_OFFLINE
+    try:
+        yield from _offline_pages(kernel, block)
+    except SysError as error:
+        _log_failure(kernel, block, error)
+        raise
+    finally:
+        if block.state is BlockState.GOING_OFFLINE:
+            block.state = BlockState.ONLINE
+
+
+def _offline_pages(kernel: Kernel, block: Block) -> Op[None]:
+    """The steps of offline_pages, in its order."""
+    zone, nr_pages = block.zone, kernel.pages_per_block
+    assert zone is not None
+    start_pfn = block.id * nr_pages
+    start, end = start_pfn * PAGE_SIZE, (start_pfn + nr_pages) * PAGE_SIZE
+    if ram_bytes_in(kernel, start, end) != end - start:
+        raise HasHoles()
+    if block.unmovable_pages:
+        raise Unmovable()
+    notify(kernel, GOING_OFFLINE)
+    if (yield _MIGRATE) is Nudge.SIGNAL:
+        raise Interrupted()
+
+    zone.managed_pages -= nr_pages - block.vmemmap_pages
+    adjust_present(block, zone, -nr_pages)
+    block.state, block.zone = BlockState.OFFLINE, None
+    shrink_span(kernel, zone, start_pfn, nr_pages)
+    set_node_masks(kernel.nodes[block.node_id])
+    if not zone.present_pages:
+        kernel.journal.log("zonelists-built", nodes=len([n for n in kernel.nodes.values() if n.online]))
+    kernel.journal.log("offlined-pages", nr_pages=nr_pages - block.vmemmap_pages)
+
+
+def _log_failure(kernel: Kernel, block: Block, error: SysError) -> None:
+    start = block.id * kernel.block_size_bytes
+    kernel.journal.log("offline-failed", start=start, end=start + kernel.block_size_bytes, reason=error.reason)

@@ -1,0 +1,42 @@
+"""Bringing a block online.
+
+Source: memory_block_online (drivers/base/memory.c), online_pages (mm/memory_hotplug.c).
+A failure leaves the zone, the node and the block as they were.
+"""
+
+from memhpfs.errors import Poisoned, Vetoed
+from memhpfs.kernel.notify import GOING_ONLINE, notify
+from memhpfs.kernel.policy import block_zone
+from memhpfs.kernel.spec import OnlineType
+from memhpfs.kernel.state import Block, BlockState, Kernel
+from memhpfs.kernel.zones import adjust_present, grow_span, set_node_masks, shrink_span
+
+__all__ = ["memory_block_online"]
+
+
+def memory_block_online(kernel: Kernel, block: Block, online_type: OnlineType) -> None:
+    """Give the pages of an offline block to the zone that the type and the policy choose.
+
+    Raises:
+        Poisoned: the block has poisoned pages (6.2 and newer).
+        Vetoed: a notifier refused; nothing has changed.
+    """
+    if block.nr_hwpoison and kernel.features.poison_blocks_online:
+        raise Poisoned()
+    zone, nr_pages = block_zone(kernel, online_type, block.id), kernel.pages_per_block
+    start_pfn, was_populated = block.id * nr_pages, zone.present_pages > 0
+    grow_span(zone, start_pfn, nr_pages)
+    try:
+        notify(kernel, GOING_ONLINE)
+    except Vetoed:
+        kernel.journal.log("online-failed", start=start_pfn, nr_pages=nr_pages)
+        shrink_span(kernel, zone, start_pfn, nr_pages)
+        raise
+    adjust_present(block, zone, nr_pages)
+    zone.managed_pages += nr_pages - block.vmemmap_pages
+    block.zone, block.state = zone, BlockState.ONLINE
+    node = kernel.nodes[block.node_id]
+    node.zone_ever_online.add(zone.name)
+    set_node_masks(node)
+    if not was_populated:
+        kernel.journal.log("zonelists-built", nodes=len([n for n in kernel.nodes.values() if n.online]))
