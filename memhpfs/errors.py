@@ -9,10 +9,11 @@ import errno as _errno
 from typing import ClassVar
 
 __all__ = [
-    "AlreadyThere", "BadText", "Busy", "CannotOfflinePage", "DirectoryIsNotAFile", "Gone", "HasHoles",
-    "Interrupted", "ModelBug", "NoStore", "NoSuchDevice", "NoSuchFile", "NotAttribute", "NotOneZone",
-    "NotPermitted", "NotReadable", "OutOfRange", "OutsideControl", "Overlaps", "Poisoned", "StillOnline",
-    "SysError", "TooLarge", "Unaligned", "Unmovable", "UserError", "Vetoed",
+    "AlreadyExists", "AlreadyThere", "BadText", "Busy", "CannotDissolve", "CannotOfflinePage",
+    "DirectoryIsNotAFile", "Gone", "HasHoles", "Interrupted", "ModelBug", "NoMemory", "NoStore", "NoSuchDevice",
+    "NoSuchFile", "NotAttribute", "NotOneZone", "NotPermitted", "NotReadable", "OutOfRange", "OutsideControl",
+    "Overlaps", "Poisoned", "StillOnline", "SysError", "TooLarge", "Unaligned", "Unmovable", "UnmovablePage",
+    "UserError", "Vetoed",
 ]
 
 
@@ -115,6 +116,34 @@ class Poisoned(SysError):
 
     errno = getattr(_errno, "EHWPOISON", 133)
     summary = "hardware poison"
+
+
+class UnmovablePage(SysError):
+    """The scan met a page that will never move.  Linux: scan_movable_pages, a referenced PageOffline page."""
+
+    errno = _errno.EBUSY
+    summary = "unmovable page"
+
+
+class CannotDissolve(SysError):
+    """A free huge page could not be given back.  Linux: dissolve_free_hugetlb_folios."""
+
+    errno = _errno.ENOMEM
+    summary = "failure to dissolve huge pages"
+
+
+class NoMemory(SysError):
+    """An allocation found no free page in the zones it may use."""
+
+    errno = _errno.ENOMEM
+    summary = "out of memory"
+
+
+class AlreadyExists(SysError):
+    """A name is taken."""
+
+    errno = _errno.EEXIST
+    summary = "exists already"
 
 
 class OutsideControl(SysError):

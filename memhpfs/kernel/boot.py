@@ -7,7 +7,8 @@ early_node_zone_for_memory_block (drivers/base/memory.c); transcripts fuzz.* (ke
 from memhpfs.kernel.boot_zones import boot_zones
 from memhpfs.kernel.features import features_of
 from memhpfs.kernel.geometry import ARCHES, PAGE_SIZE, Arch, block_size_of
-from memhpfs.kernel.reserve import reserved_ranges
+from memhpfs.kernel.pages import Use
+from memhpfs.kernel.reserve import reserved_ranges, start_userspace
 from memhpfs.kernel.spec import RamKind, Spec
 from memhpfs.kernel.state import MOVABLE, Block, BlockState, Kernel, Node, Params, Resource, Zone
 from memhpfs.kernel.zones import set_node_masks
@@ -15,6 +16,7 @@ from memhpfs.kernel.zones import set_node_masks
 __all__ = ["boot"]
 
 Pieces = list[tuple[int, int, Zone]]
+Ranges = list[tuple[int, int]]
 
 
 def boot(spec: Spec) -> Kernel:
@@ -43,6 +45,7 @@ def boot(spec: Spec) -> Kernel:
     pieces = _place_ram(kernel)
     _create_blocks(kernel, pieces)
     _register_nodes(kernel)
+    start_userspace(kernel)
     return kernel
 
 
@@ -82,16 +85,34 @@ def _create_blocks(kernel: Kernel, pieces: Pieces) -> None:
         for block_id in range(first // per_block, -(-last // per_block)):
             cut = (max(first, block_id * per_block), min(last, (block_id + 1) * per_block), zone)
             held.setdefault(block_id, []).append(cut)
-    reserved = _pages_per_block(kernel, reserved_ranges(kernel.spec))
-    unmovable = _pages_per_block(kernel, _ranges_of(kernel.spec, (RamKind.UNMOVABLE, RamKind.CMA)))
-    cma = _ranges_of(kernel.spec, (RamKind.CMA,))
+    special = {
+        Use.KERNEL: _ranges_of(kernel.spec, RamKind.UNMOVABLE),
+        Use.CMA: _ranges_of(kernel.spec, RamKind.CMA),
+    }
+    reserved = reserved_ranges(kernel.spec)
     for block_id in sorted(held):
-        block = _early_block(kernel, block_id, held[block_id])
-        block.unmanaged_pages = min(reserved.get(block_id, 0), block.present_pages)
-        block.unmovable_pages = block.unmanaged_pages + unmovable.get(block_id, 0)
+        _fill_early_block(kernel, _early_block(kernel, block_id, held[block_id]), held[block_id], reserved, special)
+
+
+def _fill_early_block(
+    kernel: Kernel, block: Block, pieces: Pieces, reserved: Ranges, special: dict[Use, Ranges]
+) -> None:
+    """Hand the pages of a boot block to the allocator, but for what boot reserved."""
+    extents: dict[Zone, int] = {}
     for first, last, zone in pieces:
-        zone.managed_pages += last - first - _overlap(reserved_ranges(kernel.spec), first, last)
-        zone.cma_pages += _overlap(cma, first, last)
+        unmanaged = _overlap(reserved, first, last)
+        block.unmanaged_pages += unmanaged
+        zone.managed_pages += last - first - unmanaged
+        if zone in extents:
+            kernel.pages.add(zone.pages, extents[zone], Use.FREE, last - first - unmanaged)
+        else:
+            extents[zone] = kernel.pages.new_extent(zone.pages, last - first - unmanaged)
+        for use, ranges in special.items():
+            kernel.pages.convert(zone.pages, extents[zone], Use.FREE, use, _overlap(ranges, first, last))
+        zone.cma_pages += _overlap(special[Use.CMA], first, last)
+        if unmanaged:
+            zone.pages.with_kernel[extents[zone]] = None
+    block.extents = tuple(extents.values())
 
 
 def _early_block(kernel: Kernel, block_id: int, pieces: Pieces) -> Block:
@@ -124,21 +145,10 @@ def _register_nodes(kernel: Kernel) -> None:
     kernel.uevent_seqnum = 700 + 2 * len(kernel.blocks)
 
 
-def _ranges_of(spec: Spec, kinds: tuple[RamKind, ...]) -> list[tuple[int, int]]:
-    """The boot ranges of some kinds, as pfn ranges."""
-    return [(-(-item.start // PAGE_SIZE), item.end // PAGE_SIZE) for item in spec.ram if item.kind in kinds]
+def _ranges_of(spec: Spec, kind: RamKind) -> Ranges:
+    """The boot ranges of a kind, as pfn ranges."""
+    return [(-(-item.start // PAGE_SIZE), item.end // PAGE_SIZE) for item in spec.ram if item.kind is kind]
 
 
-def _overlap(ranges: list[tuple[int, int]], first: int, last: int) -> int:
+def _overlap(ranges: Ranges, first: int, last: int) -> int:
     return sum(max(0, min(last, end) - max(first, start)) for start, end in ranges)
-
-
-def _pages_per_block(kernel: Kernel, ranges: list[tuple[int, int]]) -> dict[int, int]:
-    """How many pages of the ranges lie in each block."""
-    counts: dict[int, int] = {}
-    per_block = kernel.pages_per_block
-    for start, end in ranges:
-        for block_id in range(start // per_block, -(-end // per_block)):
-            cut = min(end, (block_id + 1) * per_block) - max(start, block_id * per_block)
-            counts[block_id] = counts.get(block_id, 0) + cut
-    return counts

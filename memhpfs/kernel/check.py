@@ -5,6 +5,8 @@ Raises `ModelBug` with the first one that is broken.
 
 from memhpfs.errors import ModelBug
 from memhpfs.kernel.geometry import PAGE_SIZE
+from memhpfs.kernel.pages import Use
+from memhpfs.kernel.poison import extent_of
 from memhpfs.kernel.state import BlockState, Kernel, Zone
 from memhpfs.kernel.zones import holds_online
 
@@ -59,8 +61,18 @@ def _check_zone(kernel: Kernel, zone: Zone) -> None:
     _must(zone.present_pages == present, f"{name}: present {zone.present_pages}, blocks hold {present}")
     _must(zone.present_early_pages == early, f"{name}: present_early {zone.present_early_pages}, blocks hold {early}")
     _must(0 <= zone.managed_pages <= zone.present_pages, f"{name}: managed {zone.managed_pages} of {present}")
+    counted = [sum(kernel.pages.get(extent, use) for extent in zone.pages.extents) for use in Use]
+    _must(counted == zone.pages.totals, f"{name}: totals of uses")
+    poisoned = sum(1 for pfn in kernel.poisoned if _zone_of(kernel, pfn) is zone)
+    _must(sum(counted) + poisoned == zone.managed_pages, f"{name}: uses {sum(counted)} of {zone.managed_pages} managed")
     _must(zone.present_pages <= zone.spanned_pages, f"{name}: present exceeds the span")
     _must(bool(zone.present_pages) == bool(zone.spanned_pages), f"{name}: a span without memory")
+
+
+def _zone_of(kernel: Kernel, pfn: int) -> Zone | None:
+    """The zone that counts a poisoned page, if its block is online."""
+    block = kernel.blocks.get(pfn // kernel.pages_per_block)
+    return extent_of(kernel, block, pfn)[0] if block is not None and block.extents else None
 
 
 def _check_groups(kernel: Kernel) -> None:

@@ -6,6 +6,7 @@ All Ops here expect the hotplug lock to be held.
 
 from memhpfs.errors import AlreadyThere, BadText, OutOfRange, Overlaps, StillOnline, SysError, Unaligned
 from memhpfs.kernel.device import create_block, device_online, link_to_node, remove_block
+from memhpfs.kernel.faults import strike
 from memhpfs.kernel.geometry import PAGE_SIZE, PAGEBLOCK_PAGES
 from memhpfs.kernel.iomem import claim, release
 from memhpfs.kernel.journal import DeviceGone, DeviceNew, Uevent
@@ -57,8 +58,9 @@ def add_memory(
         OutOfRange, Overlaps, Unaligned, BadText: nothing was added.
     """
     _check_range(kernel, node_id, start, size)
-    resource = claim(kernel, start, start + size)
     first, count = start // kernel.block_size_bytes, size // kernel.block_size_bytes
+    strike(kernel, "add", range(first, first + count))
+    resource = claim(kernel, start, start + size)
     try:
         if start % kernel.block_size_bytes or size % kernel.block_size_bytes or not size:
             kernel.journal.log("unaligned", block_size=kernel.block_size_bytes, start=start, size=size)
@@ -130,6 +132,8 @@ def remove_memory(kernel: Kernel, start: int, size: int) -> Op[None]:
     if any(block.state is not BlockState.OFFLINE for block in blocks):
         kernel.journal.log("still-online", start=start, end=start + size)
         raise StillOnline()
+    first, count = start // kernel.block_size_bytes, size // kernel.block_size_bytes
+    strike(kernel, "remove", range(first, first + count))
     nodes = {node_id for block in blocks for node_id in block.node_ids}
     for i, block in enumerate(blocks):
         remove_block(kernel, block)

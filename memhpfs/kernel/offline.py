@@ -4,17 +4,18 @@ Source: memory_block_offline (drivers/base/memory.c), offline_pages (mm/memory_h
 The state is `going-offline` while it runs; any way out but success puts it back.
 """
 
-from memhpfs.errors import HasHoles, Interrupted, NotOneZone, SysError, Unmovable
+from memhpfs.errors import HasHoles, NotOneZone, SysError, Unmovable
+from memhpfs.kernel.faults import strike
 from memhpfs.kernel.geometry import PAGE_SIZE
 from memhpfs.kernel.iomem import ram_bytes_in
+from memhpfs.kernel.migrate import migrate_extent
 from memhpfs.kernel.notify import GOING_OFFLINE, notify
-from memhpfs.kernel.pause import Nudge, Op, Pause
+from memhpfs.kernel.pages import UNMOVABLE_USES
+from memhpfs.kernel.pause import Op
 from memhpfs.kernel.state import Block, BlockState, Kernel
 from memhpfs.kernel.zones import adjust_present, set_node_masks, shrink_span
 
 __all__ = ["memory_block_offline"]
-
-_MIGRATE = Pause("migrating pages", interruptible=True)
 
 
 def memory_block_offline(kernel: Kernel, block: Block) -> Op[None]:
@@ -44,12 +45,20 @@ def _offline_pages(kernel: Kernel, block: Block) -> Op[None]:
     start, end = start_pfn * PAGE_SIZE, (start_pfn + nr_pages) * PAGE_SIZE
     if ram_bytes_in(kernel, start, end) != end - start:
         raise HasHoles()
-    if block.unmovable_pages:
+    extent = block.extents[0]
+    if block.unmanaged_pages or kernel.pages.total(extent, UNMOVABLE_USES):
         raise Unmovable()
-    notify(kernel, GOING_OFFLINE)
-    if (yield _MIGRATE) is Nudge.SIGNAL:
-        raise Interrupted()
+    kernel.pages.isolate(zone.pages, extent)
+    try:
+        strike(kernel, "offline", range(block.id, block.id + 1))
+        notify(kernel, GOING_OFFLINE)
+        yield from migrate_extent(kernel, zone, extent)
+    except BaseException:
+        kernel.pages.undo_isolate(zone.pages, extent)
+        raise
 
+    kernel.pages.drop_extent(zone.pages, extent)
+    block.extents = ()
     zone.managed_pages -= nr_pages - block.vmemmap_pages
     adjust_present(block, zone, -nr_pages)
     block.state, block.zone = BlockState.OFFLINE, None

@@ -6,7 +6,8 @@ transcript poison.plain.  A poisoned page stays in MemTotal; its block may not g
 
 from memhpfs.errors import Busy, CannotOfflinePage, OutsideControl, Poisoned
 from memhpfs.kernel.geometry import PAGE_SIZE
-from memhpfs.kernel.state import Block, BlockState, Kernel
+from memhpfs.kernel.pages import UNMOVABLE_USES, Use
+from memhpfs.kernel.state import Block, BlockState, Kernel, Zone
 
 __all__ = ["forget_poison", "hard_offline_page", "soft_offline_page"]
 
@@ -84,8 +85,15 @@ def _count(kernel: Kernel, block: Block, pfn: int, what: str, result: str, count
 
 
 def _poison(kernel: Kernel, block: Block, pfn: int) -> None:
+    """The page leaves the allocator; what it held is lost or has moved to a free page."""
     kernel.poisoned.add(pfn)
     block.nr_hwpoison += 1
+    zone, extent = extent_of(kernel, block, pfn)
+    if kernel.pages.get(extent, Use.FREE):
+        kernel.pages.add(zone.pages, extent, Use.FREE, -1)
+    else:
+        use = max(Use, key=lambda item: kernel.pages.get(extent, item))
+        kernel.pages.add(zone.pages, extent, use, -1)
 
 
 def _is_kernel_page(kernel: Kernel, block: Block, pfn: int) -> bool:
@@ -93,4 +101,16 @@ def _is_kernel_page(kernel: Kernel, block: Block, pfn: int) -> bool:
     offset = pfn - block.id * kernel.pages_per_block
     if offset < block.vmemmap_pages:
         return True
+    _, extent = extent_of(kernel, block, pfn)
+    if kernel.pages.get(extent, Use.FREE) == 0 and kernel.pages.total(extent, UNMOVABLE_USES):
+        return True
     return bool(block.unmanaged_pages) and (block.id == 0 or offset >= kernel.pages_per_block - block.unmanaged_pages)
+
+
+def extent_of(kernel: Kernel, block: Block, pfn: int) -> tuple[Zone, int]:
+    """Zone and extent that count a page of an online block."""
+    if block.zone is not None:
+        return block.zone, block.extents[0]
+    zones = dict(zip(dict.fromkeys(zone for zone, _, _ in block.parts), block.extents, strict=True))
+    zone = next((zone for zone, first, last in block.parts if first <= pfn < last), block.parts[-1][0])
+    return zone, zones[zone]

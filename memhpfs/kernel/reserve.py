@@ -5,19 +5,41 @@ Early allocations come from the top of each node's memory, as memblock hands the
 Source: transcripts fuzz.plain (0x000-0xfff and 148 MiB at the top of 6 GiB), load.small (106 MiB at the top of 1 GiB).
 """
 
+from memhpfs.kernel.alloc import allocate, nodes_by_distance
 from memhpfs.kernel.geometry import PAGE_SIZE
+from memhpfs.kernel.pages import UNMOVABLE_USES, Use
 from memhpfs.kernel.spec import RamKind, Spec
+from memhpfs.kernel.state import Kernel
 from memhpfs.units import GIB, MIB
 
-__all__ = ["reserved_ranges"]
+__all__ = ["reserved_ranges", "start_userspace"]
 
 _LOW_PFN = MIB // PAGE_SIZE
 _PAGE_STRUCTS_PER_PAGE = 64
 #: Kernel image, initial RAM disk and hash tables of the first node, at most a quarter of it.
-_KERNEL_PAGES = 104 * MIB // PAGE_SIZE
+_KERNEL_PAGES = 116 * MIB // PAGE_SIZE
 #: Bounce buffers at the top of the memory below 4 GiB, on machines that have more.
 _SWIOTLB_PAGES = 64 * MIB // PAGE_SIZE
 _FOUR_GIB_PFN = 4 * GIB // PAGE_SIZE
+
+#: What an idle system uses once it has started: bytes, and a share of memory as one page in so many.
+_IDLE_USE = (
+    (Use.SLAB, 24 * MIB, 128),
+    (Use.PAGETABLES, 1 * MIB, 4096),
+    (Use.KERNEL, 6 * MIB, 2048),
+    (Use.ANON, 8 * MIB, 2048),
+    (Use.FILE, 24 * MIB, 512),
+    (Use.SHM, 3 * MIB, 0),
+)
+
+
+def start_userspace(kernel: Kernel) -> None:
+    """Give the kernel's own allocations and a few processes the memory they have on an idle system."""
+    total = sum(zone.managed_pages for node in kernel.nodes.values() for zone in node.zones.values())
+    nodes = [node.id for node in nodes_by_distance(kernel, min(kernel.nodes))]
+    for use, least_bytes, share in _IDLE_USE:
+        wanted = min(least_bytes // PAGE_SIZE + (total // share if share else 0), total // 32)
+        allocate(kernel, use, wanted, nodes, movable=use not in UNMOVABLE_USES)
 
 
 def reserved_ranges(spec: Spec) -> list[tuple[int, int]]:

@@ -114,6 +114,8 @@ class Spec:
         ram: boot ranges, ascending and disjoint.
         block_size_bytes: 0 for the architecture's rule.
         max_address: first byte that can never be memory (boot RAM and all that can be plugged lie below).
+        migration_rate: bytes a second that migration moves; 0: as fast as the model can.
+        hugetlb_free_vmemmap: whether memory maps of huge pages are optimised away (HVO).
         with_files, without_files: optional files switched on or off against the profile, by feature name.
         log: lines that parsing the command line left in the kernel's log, as (level, text).
     """
@@ -126,6 +128,8 @@ class Spec:
     params: BootParams = field(factory=BootParams)
     block_size_bytes: int = 0
     max_address: int = 1 << 46
+    migration_rate: int = 0
+    hugetlb_free_vmemmap: bool = False
     with_files: frozenset[str] = frozenset()
     without_files: frozenset[str] = frozenset()
     log: tuple[tuple[str, str], ...] = ()

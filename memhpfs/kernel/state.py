@@ -14,10 +14,12 @@ from attrs import define, field
 from memhpfs.kernel.features import Features
 from memhpfs.kernel.geometry import PAGE_SIZE, Arch
 from memhpfs.kernel.journal import Journal
+from memhpfs.kernel.pages import PageCounts, ZonePages
 from memhpfs.kernel.spec import MemmapMode, OnlinePolicy, OnlineType, Spec
 
 __all__ = [
-    "MOVABLE", "Block", "BlockState", "Group", "HotplugLock", "Kernel", "Node", "Notifier", "Params", "Resource", "Zone",
+    "MOVABLE", "Block", "BlockState", "Fault", "Gigantic", "Group", "HotplugLock", "Kernel", "Node", "Notifier",
+    "Params", "Resource", "Workload", "Zone",
 ]
 
 MOVABLE = "Movable"
@@ -42,6 +44,7 @@ class Zone:
         present_early_pages: those of boot memory.
         managed_pages: pages given to the page allocator.
         cma_pages: managed pages that belong to CMA.
+        pages: what the managed pages are used for.
     """
 
     node_id: int
@@ -53,6 +56,7 @@ class Zone:
     present_early_pages: int = 0
     managed_pages: int = 0
     cma_pages: int = 0
+    pages: ZonePages = field(factory=ZonePages)
 
     @property
     def end_pfn(self) -> int:
@@ -146,11 +150,11 @@ class Block:
         early: boot memory.
         present_pages: pages that are RAM (fewer than a block's where it has holes).
         unmanaged_pages: present pages that boot reserved, so the allocator never had them.
-        unmovable_pages: pages that cannot move; any of them makes offlining fail.
+        extents: where its pages are counted, one for each zone it lies in; none while it is offline.
         vmemmap_pages: pages at its start that hold its own memmap (memmap_on_memory).
         nr_hwpoison: poisoned pages.
         serial: number of the device, never used twice.
-        parts: for boot blocks in several zones, (zone, first pfn, pfn after the last) of each.
+        parts: for boot blocks in several zones, the RAM as (zone, first pfn, pfn after the last), ascending.
     """
 
     id: int
@@ -164,7 +168,7 @@ class Block:
     early: bool = False
     present_pages: int = 0
     unmanaged_pages: int = 0
-    unmovable_pages: int = 0
+    extents: tuple[int, ...] = ()
     vmemmap_pages: int = 0
     nr_hwpoison: int = 0
     node_ids: tuple[int, ...] = ()
@@ -227,6 +231,52 @@ class Notifier:
 
 
 @define(eq=False)
+class Gigantic:
+    """One 1 GiB page of a pool: the blocks it lies in, and whether it is in use."""
+
+    node_id: int
+    block_ids: tuple[int, ...]
+    used: bool = False
+
+
+@define(eq=False)
+class Workload:
+    """Something in the machine that uses memory.
+
+    Attributes:
+        kind: key of workload.KINDS.
+        nr_pages: its size.
+        node_id: the node it asked for, or None.
+        from_pool: pages that were in a huge page pool before.
+    """
+
+    name: str
+    kind: str
+    nr_pages: int
+    node_id: int | None
+    movable: bool
+    from_pool: int = 0
+
+
+@define(eq=False)
+class Fault:
+    """A failure on demand.
+
+    Attributes:
+        operation: online, offline, add or remove.
+        errno: positive.
+        block_id: only this block, or None for all.
+        count: how often it still acts, or None for ever.
+    """
+
+    name: str
+    operation: str
+    errno: int
+    block_id: int | None = None
+    count: int | None = None
+
+
+@define(eq=False)
 class Kernel:
     """The whole model.
 
@@ -237,6 +287,11 @@ class Kernel:
         groups: living memory groups.
         iomem: RAM resources, ascending.
         poisoned: pfns of poisoned pages.
+        gigantic: 1 GiB pages of all pools.
+        workloads, faults: by name.
+        balloon_compaction: whether pages of a balloon can migrate.
+        cma_used: CMA pages in use.
+        pages: what pages are used for.
         power: what was written to power/ files, by (device serial or root device, file name).
         next_serial: number of the next device; devices never share one.
         firmware: (start, size) in bytes of the memory that the ACPI device of each DIMM slot added.
@@ -257,9 +312,18 @@ class Kernel:
     notifier: Notifier = field(factory=Notifier)
     firmware: dict[int, tuple[int, int]] = field(factory=dict)
     poisoned: set[int] = field(factory=set)
+    gigantic: list[Gigantic] = field(factory=list)
+    workloads: dict[str, Workload] = field(factory=dict)
+    faults: dict[str, Fault] = field(factory=dict)
+    balloon_compaction: bool = True
+    cma_used: int = 0
+    pages: PageCounts = field(init=False)
     power: dict[tuple[str, str], str] = field(factory=dict)
     next_serial: int = 1
     uevent_seqnum: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.pages = PageCounts(self.pages_per_block)
 
     @property
     def pages_per_block(self) -> int:

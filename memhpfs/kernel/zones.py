@@ -51,7 +51,8 @@ def holds_online(kernel: Kernel, block: Block, zone: Zone) -> tuple[int, int] | 
     start_pfn, per_block = block.id * kernel.pages_per_block, kernel.pages_per_block
     if block.zone is zone:
         return start_pfn, start_pfn + per_block
-    return next(((start, end) for held, start, end in block.parts if held is zone), None)
+    parts = [(start, end) for held, start, end in block.parts if held is zone]
+    return (min(parts)[0], max(end for _, end in parts)) if parts else None
 
 
 def adjust_present(block: Block, zone: Zone, nr_pages: int) -> None:

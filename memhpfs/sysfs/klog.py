@@ -41,6 +41,8 @@ _LINES: dict[str, tuple[str, Callable[[Values], str]]] = {
                        f"recovery action for {v['what']}: {v['result']}"),
     "memory-failure-outside": ("err", lambda v: f"Memory failure: {v['pfn']:#x}: memory outside kernel control"),
     "memory-failure-unhandlable": ("err", lambda v: f"Memory failure: {v['pfn']:#x}: unhandlable page."),
+    "allocation-failure": ("warning", lambda v: "page allocation failure: order:0, mode:0xcc0(GFP_KERNEL), "
+                           f"nodemask=(null); {v['movable_free']} pages are free in zone Movable"),
     "zonelists-built": ("info", lambda v: f"Built {v['nodes']} zonelists, mobility grouping on."),
     "synth-uevent": ("warning", lambda v: f"synth uevent: {v['devpath']}: {v['reason']}"),
     "synth-uevent-failed": ("err", lambda v: f"{v['device']}: uevent: failed to send synthetic uevent: -22"),

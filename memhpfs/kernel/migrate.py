@@ -1,0 +1,126 @@
+"""The migration engine: emptying an isolated block, with retries that only a signal ends.
+
+Source: scan_movable_pages, do_migrate_range, the loops of offline_pages (mm/memory_hotplug.c), alloc_migration_target
+(mm/migrate.c), dissolve_free_hugetlb_folios (mm/hugetlb.c); transcripts load.*.
+At each pause the counts add up: a batch of pages is either still here or already there.
+"""
+
+from memhpfs.errors import Interrupted, UnmovablePage
+from memhpfs.kernel.alloc import allocate, nodes_by_distance
+from memhpfs.kernel.geometry import PAGE_SIZE
+from memhpfs.kernel.hugetlb import GIGANTIC_PAGES, dissolve, move_gigantic, used_gigantic
+from memhpfs.kernel.pages import HUGE_2M_PAGES, MOVABLE_USES, Use
+from memhpfs.kernel.pause import Nudge, Op, Pause
+from memhpfs.kernel.state import Kernel, Zone
+
+__all__ = ["migrate_extent", "migration_nodes"]
+
+#: The longest pause of a batch, so that a signal is seen in time.
+_BATCH_NS = 4_000_000
+#: After a pass that moved nothing Linux spins; others must run here.
+_RETRY = Pause("retrying migration", cost_ns=2_000_000, interruptible=True)
+_LOOP = Pause("migrating pages", interruptible=True)
+
+
+def migrate_extent(kernel: Kernel, zone: Zone, extent: int) -> Op[None]:
+    """Empty an isolated extent: move what moves, retry what does not, dissolve free huge pages.
+
+    Raises:
+        Interrupted: the caller has a signal.
+        UnmovablePage: a balloon page that cannot move.
+        CannotDissolve: a free huge page is reserved, or its memory map cannot be restored.
+    """
+    moved, pause = True, _LOOP
+    while True:
+        if (yield pause) is Nudge.SIGNAL:
+            raise Interrupted()
+        left = _still_to_move(kernel, extent)
+        if left:
+            moved = yield from _one_pass(kernel, zone, extent)
+            pause = _LOOP if moved else _RETRY
+            continue
+        if kernel.pages.get(extent, Use.BALLOON):
+            raise UnmovablePage()
+        dissolve(kernel, zone, extent)
+        return
+
+
+def _still_to_move(kernel: Kernel, extent: int) -> int:
+    """Pages that the scan finds: LRU pages, movable balloon pages, used huge pages."""
+    uses = (*MOVABLE_USES, Use.HUGE_2M, Use.HUGE_1G, Use.PINNED)
+    balloon = kernel.pages.get(extent, Use.BALLOON) if kernel.balloon_compaction else 0
+    return kernel.pages.total(extent, uses) + balloon
+
+
+def _one_pass(kernel: Kernel, zone: Zone, extent: int) -> Op[bool]:
+    """Try to move everything once, in batches as large as the migration rate allows; whether anything moved."""
+    moved = False
+    uses = (*MOVABLE_USES, *((Use.BALLOON,) if kernel.balloon_compaction else ()))
+    for use in uses:
+        while here := kernel.pages.get(extent, use):
+            found = _move(kernel, zone, extent, use, min(here, _batch_pages(kernel)), 1)
+            if not found:
+                break
+            moved = True
+            yield from _pace(kernel, found)
+    while here := kernel.pages.get(extent, Use.HUGE_2M):
+        found = _move_huge(kernel, zone, extent, min(here, max(_batch_pages(kernel), HUGE_2M_PAGES)))
+        if not found:
+            break
+        moved = True
+        yield from _pace(kernel, found)
+    for page in used_gigantic(kernel, extent):
+        if move_gigantic(kernel, page):
+            moved = True
+            yield from _pace(kernel, GIGANTIC_PAGES)
+    return moved
+
+
+def _batch_pages(kernel: Kernel) -> int:
+    rate = kernel.spec.migration_rate
+    return max(1, rate * _BATCH_NS // 1_000_000_000 // PAGE_SIZE) if rate else kernel.pages_per_block
+
+
+def _pace(kernel: Kernel, nr_pages: int) -> Op[None]:
+    """Let the time pass that moving takes; a signal is seen here as well.
+
+    Raises:
+        Interrupted: the caller has a signal.
+    """
+    rate = kernel.spec.migration_rate
+    if not rate:
+        return
+    cost_ns = nr_pages * PAGE_SIZE * 1_000_000_000 // rate
+    if (yield Pause("migrating pages", cost_ns=cost_ns, interruptible=True)) is Nudge.SIGNAL:
+        raise Interrupted()
+
+
+def migration_nodes(kernel: Kernel, node_id: int) -> list[int]:
+    """Nodes that migration may use: all others with memory; the page's own only when there is no other."""
+    others = [node.id for node in nodes_by_distance(kernel, node_id) if node.has_memory and node.id != node_id]
+    return others or [node_id]
+
+
+def _move(kernel: Kernel, zone: Zone, extent: int, use: Use, nr_pages: int, chunk: int) -> int:
+    """Move pages of a use to where the zone lists allow it; how many found a place."""
+    movable = use is not Use.BALLOON or kernel.balloon_compaction
+    nodes = migration_nodes(kernel, zone.node_id)
+    found = allocate(kernel, use, nr_pages // chunk * chunk, nodes, movable=movable, chunk=chunk)
+    if found:
+        kernel.pages.convert(zone.pages, extent, use, Use.FREE, found)
+    return found
+
+
+def _move_huge(kernel: Kernel, zone: Zone, extent: int, nr_pages: int) -> int:
+    """Move used 2 MiB pages into new ones, or into free ones of the pool; the pool keeps its size."""
+    found = _move(kernel, zone, extent, Use.HUGE_2M, nr_pages, HUGE_2M_PAGES)
+    if found:
+        return found
+    for node_id in migration_nodes(kernel, zone.node_id):
+        for target in kernel.nodes[node_id].zones.values():
+            for other in target.pages.extents if target.pages.totals[Use.HUGE_2M_FREE] else ():
+                if other not in target.pages.isolated and kernel.pages.get(other, Use.HUGE_2M_FREE):
+                    kernel.pages.convert(target.pages, other, Use.HUGE_2M_FREE, Use.HUGE_2M, HUGE_2M_PAGES)
+                    kernel.pages.convert(zone.pages, extent, Use.HUGE_2M, Use.HUGE_2M_FREE, HUGE_2M_PAGES)
+                    return HUGE_2M_PAGES
+    return 0
