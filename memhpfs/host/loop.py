@@ -73,7 +73,7 @@ class PollFirst:
 
     async def wait(self) -> bool:
         """Wait for a request to read.  False tells the worker to end, because there are enough others."""
-        if self._guarded and not self._yielding and monotonic() < self._until and self._poll(GRACE_MS):
+        if self._guarded and not self._yielding and monotonic() < self._until and self._poll(0):
             return True
         return await self._turn()
 

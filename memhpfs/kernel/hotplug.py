@@ -4,13 +4,15 @@ Source: add_memory_resource, try_remove_memory, __try_online_node, try_offline_n
 All Ops here expect the hotplug lock to be held.
 """
 
-from memhpfs.errors import AlreadyThere, BadText, OutOfRange, Overlaps, StillOnline, SysError, Unaligned
+from memhpfs.errors import AlreadyThere, BadText, NoMemory, OutOfRange, Overlaps, StillOnline, SysError, Unaligned
+from memhpfs.kernel.alloc import allocate, nodes_by_distance, release_pages
 from memhpfs.kernel.device import create_block, device_online, link_to_node, remove_block
 from memhpfs.kernel.faults import strike
 from memhpfs.kernel.geometry import PAGE_SIZE, PAGEBLOCK_PAGES
 from memhpfs.kernel.iomem import claim, release
 from memhpfs.kernel.journal import DeviceGone, DeviceNew, Uevent
 from memhpfs.kernel.lock import with_hotplug_lock
+from memhpfs.kernel.pages import Use
 from memhpfs.kernel.pause import Op, Pause
 from memhpfs.kernel.spec import MemmapMode, OnlineType
 from memhpfs.kernel.state import Block, BlockState, Group, Kernel, Node
@@ -37,7 +39,7 @@ def vmemmap_pages_of(kernel: Kernel, size: int) -> int:
     mode, per_block = kernel.params.memmap_on_memory, kernel.pages_per_block
     if mode is MemmapMode.NO or (kernel.features.memmap_single_block and size != kernel.block_size_bytes):
         return 0
-    pages = per_block * _PAGE_STRUCT_BYTES // PAGE_SIZE
+    pages = _memmap_pages(kernel)
     return pages if pages % PAGEBLOCK_PAGES == 0 and pages < per_block else 0
 
 
@@ -55,7 +57,7 @@ def add_memory(
         The new blocks, ascending.
 
     Raises:
-        OutOfRange, Overlaps, Unaligned, BadText: nothing was added.
+        OutOfRange, Overlaps, Unaligned, BadText, NoMemory: nothing was added.
     """
     _check_range(kernel, node_id, start, size)
     first, count = start // kernel.block_size_bytes, size // kernel.block_size_bytes
@@ -67,18 +69,38 @@ def add_memory(
             raise Unaligned()
         if any(block_id in kernel.blocks for block_id in range(first, first + count)):
             raise Overlaps("a section of the range is populated already")
+        vmemmap_pages = vmemmap_pages_of(kernel, size) if memmap_on_memory else 0
+        if not vmemmap_pages:
+            _allocate_memmap(kernel, node_id, count)
     except SysError:
         release(kernel, resource.start, resource.end)
         raise
     if kernel.features.node_added_first:
         _online_node(kernel, kernel.nodes[node_id])
-    vmemmap_pages = vmemmap_pages_of(kernel, size) if memmap_on_memory else 0
     blocks = [create_block(kernel, block_id, node_id, group, vmemmap_pages) for block_id in range(first, first + count)]
     _online_node(kernel, kernel.nodes[node_id])
     for block in blocks:
         link_to_node(kernel, block)
     yield from _auto_online(kernel, blocks)
     return blocks
+
+
+def _memmap_pages(kernel: Kernel) -> int:
+    return kernel.pages_per_block * _PAGE_STRUCT_BYTES // PAGE_SIZE
+
+
+def _allocate_memmap(kernel: Kernel, node_id: int, nr_blocks: int) -> None:
+    """Take the memory map of new blocks from the node, or the nearest with memory.  Linux: sparse_add_section.
+
+    Raises:
+        NoMemory: it does not fit.
+    """
+    nodes = [node.id for node in nodes_by_distance(kernel, node_id)]
+    wanted = nr_blocks * _memmap_pages(kernel)
+    found = allocate(kernel, Use.KERNEL, wanted, nodes, movable=False)
+    if found < wanted:
+        release_pages(kernel, Use.KERNEL, found, nodes)
+        raise NoMemory()
 
 
 def _check_range(kernel: Kernel, node_id: int, start: int, size: int) -> None:
@@ -136,6 +158,9 @@ def remove_memory(kernel: Kernel, start: int, size: int) -> Op[None]:
     strike(kernel, "remove", range(first, first + count))
     nodes = {node_id for block in blocks for node_id in block.node_ids}
     for i, block in enumerate(blocks):
+        if not block.early and not block.vmemmap_pages:
+            by_distance = [node.id for node in nodes_by_distance(kernel, block.node_id)]
+            release_pages(kernel, Use.KERNEL, _memmap_pages(kernel), by_distance)
         remove_block(kernel, block)
         release(kernel, block.id * kernel.block_size_bytes, (block.id + 1) * kernel.block_size_bytes)
         if i + 1 < len(blocks):

@@ -53,7 +53,7 @@ def _distance_show(kernel: Kernel, node: Node) -> str:
 
 
 def _compact_store(kernel: Kernel, node: Node, text: str) -> None:
-    """Compaction has nothing to do in a model without fragmentation."""
+    """Pages have no addresses here, so there is nothing to compact."""
 
 
 def _counter(name: str) -> Attr:
