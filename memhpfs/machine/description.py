@@ -1,0 +1,44 @@
+"""What a machine file comes to: the kernel's boot description and the hardware around it."""
+
+from attrs import frozen
+
+from memhpfs.kernel.spec import Spec
+
+__all__ = ["Dimm", "Machine"]
+
+
+@frozen
+class Dimm:
+    """A DIMM that is plugged before the first read."""
+
+    id: str
+    size_bytes: int
+    node_id: int = 0
+
+
+@frozen
+class Machine:
+    """A machine.
+
+    Attributes:
+        name: preset name, or the file's name.
+        explain: one line of what it is for; may be empty.
+        spec: what the kernel boots with.
+        slots: DIMM slots.
+        maxmem_bytes: boot RAM and all that can be plugged.
+        hotplug_base: address from which plugged devices are placed.
+        dimms: those plugged at boot, in order.
+    """
+
+    name: str
+    explain: str
+    spec: Spec
+    slots: int
+    maxmem_bytes: int
+    hotplug_base: int
+    dimms: tuple[Dimm, ...] = ()
+
+    @property
+    def ram_bytes(self) -> int:
+        """Boot RAM."""
+        return sum(item.end - item.start for item in self.spec.ram)

@@ -1,0 +1,94 @@
+"""Machines by name or file: reading TOML, checking what the values mean together, and the presets.
+
+Raises UserError with exit code 2 for every mistake, naming file, key, value and what is allowed.
+"""
+
+import tomllib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from memhpfs.errors import UserError
+from memhpfs.machine.description import Dimm, Machine
+
+__all__ = ["Dimm", "Machine", "explanation", "load", "preset_names", "source_text"]
+
+
+def preset_names() -> list[str]:
+    """Names of the presets, the plain one first."""
+    folder = resources.files("memhpfs.machine") / "presets"
+    names = sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+    return sorted(names, key=lambda name: (name != "default", name))
+
+
+def explanation(text: str) -> str:
+    """The first comment line of a machine file."""
+    first = text.split("\n", 1)[0]
+    return first.lstrip("# ").strip() if first.startswith("#") else ""
+
+
+def source_text(name_or_path: str) -> tuple[str, str]:
+    """Name and text of a preset or a machine file.
+
+    Raises:
+        UserError: neither, or not readable.
+    """
+    if name_or_path in preset_names():
+        return name_or_path, (resources.files("memhpfs.machine") / "presets" / f"{name_or_path}.toml").read_text()
+    path = Path(name_or_path)
+    try:
+        return path.stem, path.read_bytes().decode()
+    except FileNotFoundError:
+        raise UserError(f"machine {name_or_path!r} is neither a file nor a preset; presets are "
+                        f"{', '.join(preset_names())}", exit_code=2) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name_or_path}: not UTF-8 at byte {error.start}", exit_code=2) from None
+    except OSError as error:
+        raise UserError(f"{name_or_path}: {error.strerror}", exit_code=2) from None
+    except ValueError:
+        raise UserError(f"{name_or_path!r} is no file name", exit_code=2) from None
+
+
+def load(name_or_path: str, overrides: Sequence[str] = ()) -> Machine:
+    """The machine of a preset's name or a file.
+
+    Args:
+        overrides: `KEY=VALUE` for top-level keys; VALUE is a TOML value, or a plain string where it is none.
+
+    Raises:
+        UserError: exit code 2.
+    """
+    name, text = source_text(name_or_path)
+    where = name_or_path if name_or_path != name else f"preset {name}"
+    data = _parse(text, where)
+    for override in overrides:
+        key, value = _override(override)
+        data[key] = value
+        where = f"{where} with --set {override}" if " with --set " not in where else where
+    # cattrs takes a while to import: only whoever loads a machine pays.
+    from memhpfs.machine.file import structure
+    from memhpfs.machine.resolve import resolve
+
+    return resolve(structure(data, where), name, explanation(text), where)
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{where}: not TOML: {error}", exit_code=2) from None
+    except RecursionError:
+        raise UserError(f"{where}: not TOML: nested too deeply", exit_code=2) from None
+
+
+def _override(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise UserError(f"--set {text}: must be KEY=VALUE, e.g. --set slots=4", exit_code=2)
+    try:
+        parsed = tomllib.loads(f"value = {value}")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return key, value
+    return key, parsed["value"] if parsed.keys() == {"value"} else value
