@@ -9,6 +9,7 @@ import errno as _errno
 from typing import ClassVar
 
 __all__ = [
+    "errno_named", "errno_spelled",
     "AlreadyExists", "AlreadyThere", "BadText", "Busy", "CannotDissolve", "CannotOfflinePage",
     "DirectoryIsNotAFile", "Gone", "HasHoles", "Interrupted", "ModelBug", "NoMemory", "NoStore", "NoSuchDevice",
     "NoSuchFile", "NotAttribute", "NotOneZone", "NotPermitted", "NotReadable", "OutOfRange", "OutsideControl",
@@ -245,3 +246,13 @@ class UserError(Exception):
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def errno_named(name: str) -> int | None:
+    """The number of an errno by its name, e.g. EBUSY; None for an unknown one."""
+    return next((number for number, spelled in _errno.errorcode.items() if spelled == name), None)
+
+
+def errno_spelled(number: int) -> str:
+    """The name of an errno, or its number where it has none."""
+    return _errno.errorcode.get(number, str(number))

@@ -20,8 +20,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "machine": ("memhpfs.cli.machine", "List, show and check machines."),
     "plug": ("memhpfs.cli.hardware", "Plug a DIMM into a running machine."),
     "unplug": ("memhpfs.cli.hardware", "Ask a running machine to give a DIMM back."),
+    "fill": ("memhpfs.cli.guest", "Let something in a machine use memory."),
+    "free": ("memhpfs.cli.guest", "End what `fill` started."),
+    "fault": ("memhpfs.cli.guest", "Make operations of a machine fail."),
     "ps": ("memhpfs.cli.ps", "List running machines."),
-    "events": ("memhpfs.cli.events", "Follow what the hardware of a machine reports."),
+    "events": ("memhpfs.cli.events", "Follow what a machine's hardware, or its kernel, reports."),
     "replay": ("memhpfs.cli.replay", "Do a recorded run of a real kernel again."),
     "help": ("memhpfs.cli.help", "Show the help pages."),
 }
@@ -69,6 +72,7 @@ def main() -> None:
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "memhpfs"
+        click.echo(f"{where}: {error.format_message()} (see {where} --help)", err=True)
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)

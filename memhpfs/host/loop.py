@@ -1,28 +1,26 @@
-"""The request loop: who waits for the next FUSE request, and how.
+"""The request loop: who takes the next FUSE request, and how it waits for one.
 
 Lives here: a replacement for the waiting of pyfuse3, which goes through trio's epoll, a lock and a task switch for each
-request.  This one polls the descriptor first.  Must not: what a request does (fuse.py), when an Op goes on (driver.py).
+request.  Here the worker on duty polls the descriptor itself.  Must not: what a request does (fuse.py), when an Op goes
+on (driver.py).
 
-A worker is a task that takes requests one after the other.  At any time a worker is
+A worker is a task that takes requests one after the other.  It is on duty, parked as a spare, or away: suspended inside
+a handler.
 
-    hot      running: it polls the descriptor itself, without going through trio; at most one
-    on guard waiting for the descriptor in trio, so that a request is taken while the hot worker's handler waits
-    parked   spare
-    away     inside a handler that waits
+Invariants: at most one worker is on duty; when its handler suspends, another one goes on duty before trio runs anything
+else, so a handler that waits never stops the file system; the worker on duty lets trio run at least every SLICE_S; with
+no request for GRACE_MS it waits in trio.
 
-Invariants: whoever leaves with a request leaves a guard behind (else a handler that waits would stop the file system);
-the hot worker lets trio run at least every SLICE_S; only the hot worker polls while it lets trio run; with no request
-for GRACE_MS nobody polls any more.
-
-The descriptor is made non-blocking, because a request that was there at poll() can be gone at read(), when its caller
-was killed; pyfuse3 then raises EAGAIN, and the worker starts over.
+The descriptor is made non-blocking, because a request that was there at poll() can be gone at read() when its caller
+was killed.  pyfuse3 then raises EAGAIN, and the worker starts over.
 """
 
 import errno
 import os
 import select
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine, Generator
 from time import monotonic
+from types import coroutine
 from typing import Any
 
 import pyfuse3
@@ -30,19 +28,19 @@ import trio
 
 __all__ = ["GRACE_MS", "MAX_TASKS", "SLICE_S", "SPARES", "PollFirst", "serve_requests"]
 
-#: How long the hot worker keeps trio from running, in seconds.
+#: How long the worker on duty keeps trio from running, in seconds.
 SLICE_S = 0.002
-#: How long the hot worker sleeps in poll() before it gives up being hot, in milliseconds.
+#: How long it sleeps in poll() for a request before it waits in trio, in milliseconds.
 GRACE_MS = 1
-#: How many parked workers are kept.
+#: How many spare workers are kept.
 SPARES = 4
 #: Limit of the stock loop on handlers that wait at the same time.
 MAX_TASKS = 2000
-
-#: No number of tasks is below it, so pyfuse3 starts no worker on its own.
+#: As a limit of tasks: no number of tasks is below it, so pyfuse3 starts none on its own.
 NEVER = -(1 << 31)
 
 _fuse: Any = pyfuse3
+Session = Callable[[], Coroutine[Any, Any, None]]
 
 
 class PollFirst:
@@ -53,17 +51,17 @@ class PollFirst:
         session: takes requests until `wait` says no: `while await wait(): take and handle one`.
     """
 
-    def __init__(self, fd: int, session: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, fd: int, session: Session) -> None:
         self._fd = fd
         self._session = session
         poller = select.poll()
         poller.register(fd, select.POLLIN)
         self._poll = poller.poll
+        self._on_duty: trio.lowlevel.Task | None = None
+        #: End of the slice, as long as the worker on duty is the running task; else 0.
         self._until = 0.0
-        self._guarded = False
-        self._yielding = False
-        self._retiring = False
         self._spares = trio.lowlevel.ParkingLot()
+        self._retiring = False
 
     async def run(self) -> None:
         """Serve until the session ends, as it does when the file system is unmounted; then cancel what still waits."""
@@ -73,66 +71,35 @@ class PollFirst:
 
     async def wait(self) -> bool:
         """Wait for a request to read.  False tells the worker to end, because there are enough others."""
-        if self._guarded and not self._yielding and monotonic() < self._until and self._poll(0):
+        if monotonic() < self._until and self._poll(0):
             return True
         return await self._turn()
 
     async def _turn(self) -> bool:
-        while True:
-            if self._yielding:
-                if self._guarded:
-                    await self._park()
-                else:
-                    await self._guard()
-            elif monotonic() >= self._until:
-                await self._yield()
-            elif self._poll(GRACE_MS):
-                self._leave_guard()
-                return True
-            elif not self._guarded:
-                await self._guard()
+        me = trio.lowlevel.current_task()
+        while self._on_duty is not me:
+            if self._on_duty is None:
+                self._on_duty = me
             elif len(self._spares) < SPARES:
-                await self._park()
+                await self._spares.park()
             else:
                 self._retiring = True
                 return False
-
-    async def _yield(self) -> None:
-        self._yielding = True
-        try:
-            await trio.lowlevel.checkpoint()
-        finally:
-            self._yielding = False
-        self._until = monotonic() + SLICE_S
-
-    async def _guard(self) -> None:
-        self._guarded = True
-        try:
-            await trio.lowlevel.wait_readable(self._fd)
-        finally:
-            self._guarded = False
-        if not self._yielding:
+        while True:
+            in_slice = monotonic() < self._until
+            if in_slice and self._poll(GRACE_MS):
+                return True
+            self._until = 0.0
+            if in_slice:
+                await trio.lowlevel.wait_readable(self._fd)
+            else:
+                await trio.lowlevel.checkpoint()
             self._until = monotonic() + SLICE_S
 
-    async def _park(self) -> None:
-        await self._spares.park()
-        self._guarded = False
-
-    def _leave_guard(self) -> None:
-        """Have a guard, or one on its way: it gives up the promise `_guarded` when it runs, and then looks for itself."""
-        if self._guarded:
-            return
-        self._guarded = True
-        if self._spares:
-            self._spares.unpark()
-        else:
-            self._nursery.start_soon(self._worker)
-
     async def _worker(self) -> None:
-        self._guarded = False
         while True:
             try:
-                await self._session()
+                await self._relay(self._session())
             except OSError as error:
                 if error.errno != errno.EAGAIN:
                     raise
@@ -142,6 +109,29 @@ class PollFirst:
             self._retiring = False
         else:
             self._nursery.cancel_scope.cancel()
+
+    @coroutine
+    def _relay(self, session: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
+        """Await a session, and see when it suspends: inside a handler if it is on duty and not in `wait`."""
+        resume, value = session.send, None
+        while True:
+            try:
+                suspended = resume(value)
+            except StopIteration:
+                return
+            if self._until:
+                self._hand_over()
+            try:
+                resume, value = session.send, (yield suspended)
+            except BaseException as error:
+                resume, value = session.throw, error
+
+    def _hand_over(self) -> None:
+        self._on_duty, self._until = None, 0.0
+        if self._spares:
+            self._spares.unpark()
+        else:
+            self._nursery.start_soon(self._worker)
 
 
 async def serve_requests(fd: int, kind: str = "poll") -> None:

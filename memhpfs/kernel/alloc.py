@@ -94,7 +94,8 @@ def release_pages(kernel: Kernel, use: Use, nr_pages: int, node_ids: list[int]) 
     left = nr_pages
     for node_id in node_ids:
         for zone in kernel.nodes[node_id].zones.values():
-            for extent in reversed(list(zone.pages.extents)) if zone.pages.totals[use] else ():
+            holders = zone.pages.with_kernel if use in UNMOVABLE_USES else zone.pages.extents
+            for extent in reversed(list(holders)) if zone.pages.totals[use] else ():
                 found = min(left, kernel.pages.get(extent, use))
                 if found:
                     kernel.pages.convert(zone.pages, extent, use, Use.FREE, found)

@@ -53,7 +53,7 @@ class ZonePages:
         totals: pages by use.
         extents: extents of the zone in the order they came online; newly onlined memory is used last.
         with_free: those that have free pages, in the order they are used.
-        with_kernel: those that hold pages of the kernel, which attract more of them.
+        with_kernel: those that hold, or held, pages of the kernel, which attract more of them.
         isolated: extents that are being offlined: nothing is allocated there.
     """
 

@@ -4,77 +4,17 @@ Names, arguments and results are QEMU's; names that QEMU does not have begin wit
 Source: QEMU's qapi/*.json.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-from attrs import frozen
-
+from memhpfs.qmp.command import Args, Argument, Command
 from memhpfs.qmp.errors import QmpError
+from memhpfs.qmp.guest import GUEST_COMMANDS
 from memhpfs.qmp.hardware import DimmDevice, Hardware
-from memhpfs.units import parse_size
 
-__all__ = ["COMMANDS", "VERSION", "Argument", "Command"]
+__all__ = ["COMMANDS", "VERSION"]
 
-Args = dict[str, Any]
 #: The QEMU whose protocol this speaks.
 VERSION = {"qemu": {"major": 7, "minor": 2, "micro": 22}, "package": "memhpfs"}
-
-_TYPE_WORDS = {str: "string", int: "integer", bool: "boolean"}
-
-
-@frozen
-class Argument:
-    """An argument of a command: its type, `str`, `int`, `bool` or `size` (an integer or a text like "1G")."""
-
-    kind: type | str = str
-    required: bool = True
-
-
-@frozen
-class Command:
-    """A command.
-
-    Attributes:
-        help: one line.
-        arguments: by name.
-        run: takes the hardware and the checked arguments; the result is what `return` holds.
-    """
-
-    help: str
-    run: Callable[[Hardware, Args], Any]
-    arguments: dict[str, Argument] = {}
-
-    def check(self, given: Any) -> Args:
-        """The arguments, checked.
-
-        Raises:
-            QmpError: with QEMU's words.
-        """
-        if not isinstance(given, dict):
-            raise QmpError("QMP input member 'arguments' must be an object")
-        for name in given:
-            if name not in self.arguments:
-                raise QmpError(f"Parameter '{name}' is unexpected")
-        found = {}
-        for name, argument in self.arguments.items():
-            if name in given:
-                found[name] = _typed(name, argument.kind, given[name])
-            elif argument.required:
-                raise QmpError(f"Parameter '{name}' is missing")
-        return found
-
-
-def _typed(name: str, kind: type | str, value: Any) -> Any:
-    if kind == "size":
-        try:
-            return parse_size(value)
-        except ValueError:
-            raise QmpError(f"Parameter '{name}' expects a non-negative number below 2^64") from None
-    assert isinstance(kind, type)
-    if type(value) is not kind:
-        raise QmpError(f"Invalid parameter type for '{name}', expected: {_TYPE_WORDS[kind]}")
-    return value
-
 
 def _object_add(hardware: Hardware, args: Args) -> Any:
     if args["qom-type"] != "memory-backend-ram":
@@ -157,7 +97,8 @@ def _query_commands(hardware: Hardware, args: Args) -> Any:
 
 _ID = {"id": Argument()}
 COMMANDS: dict[str, Command] = {
-    "qmp_capabilities": Command("End the negotiation.", lambda hardware, args: {}),
+    "qmp_capabilities": Command("End the negotiation.", lambda hardware, args: {},
+                                {"enable": Argument(list, required=False)}),
     "object-add": Command("Make a memory backend.", _object_add,
                           {"qom-type": Argument(), "id": Argument(), "size": Argument("size")}),
     "object-del": Command("Delete a memory backend.", _object_del, _ID),
@@ -179,4 +120,5 @@ COMMANDS: dict[str, Command] = {
     "query-name": Command("The machine's name.", lambda hardware, args: {"name": hardware.name}),
     "query-commands": Command("List all commands.", _query_commands),
     "quit": Command("Unmount and end.", _quit),
+    **GUEST_COMMANDS,
 }

@@ -263,7 +263,8 @@ class Tree:
         return text.encode() if isinstance(text, str) else _encoded(text)
 
     def write(self, ino: int, data: bytes) -> "Op[int] | int":
-        """One store: `data` is cut to 4096 bytes, and the parser sees it up to the first NUL.
+        """One store: `data` is cut to 4096 bytes, and the parser sees it up to the first NUL.  An empty write does
+        nothing, but on a removed device.
 
         Returns:
             How many bytes were taken, or an Op that returns it.
@@ -276,10 +277,13 @@ class Tree:
         if subject is None:
             raise Gone()
         entry = self._entry(ino)
-        if entry is None or not isinstance(entry.row, Attr) or entry.row.store is None:
+        row = entry.row if entry is not None else None
+        if not data and isinstance(row, Attr) and row.kernfs:
+            return 0
+        if not isinstance(row, Attr) or row.store is None:
             raise NotAttribute()
         taken = min(len(data), PAGE)
-        op = entry.row.store(self.kernel, subject, c_string(data[:PAGE]))
+        op = row.store(self.kernel, subject, c_string(data[:PAGE]))
         return taken if op is None else _counted(op, taken)
 
     # -- the kernel's changes -----------------------------------------------------------------------------------

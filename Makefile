@@ -1,0 +1,37 @@
+# Everything that is done with this project. `make` alone lists the targets.
+
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test setup lint types pytest replay bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## A shell inside a machine of your own; without a terminal a short tour
+	@scripts/setup run
+	@scripts/run
+
+test: setup lint types pytest ## Everything that is checked: style, types, tests
+
+setup: ## Install what is missing: Debian packages, and a virtual environment in .venv
+	@scripts/setup test
+
+lint: setup ## The style of the code
+	$(BIN)/ruff check memhpfs tests scripts
+
+types: setup ## The types of the code
+	$(BIN)/mypy --strict memhpfs
+
+pytest: setup ## The tests; `make pytest ARGS="-k lsmem"` picks some
+	$(BIN)/python -m pytest $(ARGS)
+
+replay: setup ## Recorded runs of real kernels: `make replay ARGS=FILE...`
+	$(BIN)/memhpfs replay $(ARGS)
+
+bench: setup ## Time reads through FUSE, against a C daemon and the kernel's own sysfs
+	$(BIN)/python scripts/bench.py $(ARGS)
+
+clean: ## Remove what was built here, the virtual environment too
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find memhpfs tests scripts -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,187 @@
+"""The QMP socket: several clients at once, each with a session of its own.
+
+Lives here: the socket, lines, time stamps, queues.  Must not: what a command does (qmp/).
+
+    server = QmpServer(hardware, wake, on_quit)
+    await nursery.start(server.serve, path)       # listening
+    server.announce()                             # whenever hardware.events may have grown
+
+`wake` is called after each command, since it may have left work for the guest; `on_quit` after the answer to `quit`.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import stat
+import time
+from collections.abc import Callable
+from typing import Any
+
+import trio
+from attrs import define, field
+
+from memhpfs.errors import UserError
+from memhpfs.qmp.hardware import Event, Hardware
+from memhpfs.qmp.session import MAX_LINE_BYTES, Session
+
+__all__ = ["QmpServer", "listen"]
+
+#: Events and answers that a client may leave unread before it is cut off.
+_QUEUE_LENGTH = 65536
+_CHUNK = 65536
+#: Longest path of a unix socket.
+_MAX_PATH = 107
+
+_log = logging.getLogger(__name__)
+
+
+def listen(path: str) -> trio.SocketListener:
+    """A listening unix socket that only its owner may use; one that a dead machine left behind is replaced.
+
+    Raises:
+        UserError: the path cannot be used, with the reason.
+    """
+    if len(os.fsencode(path)) > _MAX_PATH:
+        raise UserError(f"{path}: a socket's path may have {_MAX_PATH} bytes", exit_code=2)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_dead(path)
+        # The umask makes the socket private from the moment it exists.
+        mask = os.umask(0o177)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(mask)
+        sock.listen(16)
+    except OSError as error:
+        sock.close()
+        raise UserError(f"{path}: {error.strerror}") from None
+    except BaseException:
+        sock.close()
+        raise
+    return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+
+
+def _remove_dead(path: str) -> None:
+    """Remove a socket that nobody listens on.
+
+    Raises:
+        UserError: it is no socket, or somebody listens.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise UserError(f"{path} exists and is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except OSError:
+            pass
+    raise UserError(f"{path}: another machine listens there")
+
+
+@define(eq=False)
+class QmpServer:
+    """The server of one machine's hardware.
+
+    Attributes:
+        wake: called after each command.
+        on_quit: called once a client's `quit` is answered.
+    """
+
+    hardware: Hardware
+    wake: Callable[[], None]
+    on_quit: Callable[[], None]
+    _clients: "dict[Session, trio.MemorySendChannel[Event]]" = field(factory=dict, init=False)
+
+    async def serve(
+        self, path: str, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Listen at a path until cancelled; the socket is removed at the end.
+
+        Raises:
+            UserError: the path cannot be used.
+        """
+        listener = listen(path)
+        try:
+            task_status.started()
+            await trio.serve_listeners(self._client, [listener])
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+    def announce(self) -> None:
+        """Send the hardware's new events to all clients that have negotiated."""
+        while self.hardware.events:
+            now = time.time()
+            event = self.hardware.events.popleft()
+            event["timestamp"] = {"seconds": int(now), "microseconds": int(now % 1 * 1_000_000)}
+            for session, queue in list(self._clients.items()):
+                if session.negotiated:
+                    self._put(session, queue, event)
+
+    def _put(self, session: Session, queue: "trio.MemorySendChannel[Event]", what: dict[str, Any]) -> None:
+        """Queue something for a client; one that does not read is cut off rather than waited for."""
+        try:
+            queue.send_nowait(what)
+        except trio.WouldBlock:
+            _log.warning("a QMP client does not read; it is cut off")
+            self._clients.pop(session, None)
+            queue.close()
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            self._clients.pop(session, None)
+
+    async def _client(self, stream: trio.SocketStream) -> None:
+        session = Session(self.hardware)
+        send, receive = trio.open_memory_channel[Event](_QUEUE_LENGTH)
+        self._clients[session] = send
+        try:
+            async with trio.open_nursery() as nursery, stream:
+                nursery.start_soon(self._write, stream, receive, nursery.cancel_scope)
+                self._put(session, send, session.greeting())
+                await self._read(stream, session, send)
+                send.close()
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        finally:
+            self._clients.pop(session, None)
+
+    async def _read(self, stream: trio.SocketStream, session: Session, queue: "trio.MemorySendChannel[Event]") -> None:
+        buffer = bytearray()
+        while data := await stream.receive_some(_CHUNK):
+            buffer += data
+            while (end := buffer.find(b"\n")) >= 0:
+                line = bytes(buffer[:end])
+                del buffer[:end + 1]
+                self._answer(session, queue, line)
+            if len(buffer) > MAX_LINE_BYTES:
+                self._put(session, queue, session.too_long())
+                return
+        if buffer:
+            self._answer(session, queue, bytes(buffer))
+
+    def _answer(self, session: Session, queue: "trio.MemorySendChannel[Event]", line: bytes) -> None:
+        reply = session.receive(line)
+        if reply is not None:
+            self._put(session, queue, reply)
+        self.announce()
+        self.wake()
+
+    async def _write(
+        self, stream: trio.SocketStream, queue: "trio.MemoryReceiveChannel[Event]", client: trio.CancelScope
+    ) -> None:
+        """Send what is queued until the queue is closed, then end the client."""
+        async with queue:
+            async for what in queue:
+                await stream.send_all(json.dumps(what).encode() + b"\r\n")
+                if self.hardware.quitting and "return" in what:
+                    self.on_quit()
+        client.cancel()

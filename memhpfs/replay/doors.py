@@ -1,0 +1,149 @@
+"""The two doors to a machine, with one interface: a model in this process, and a mount with its sockets.
+
+A door has system calls on files, the commands of QMP, and the uevents that came since they were last asked for.
+"""
+
+import errno
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol, TypeVar
+
+from attrs import define, field
+
+from memhpfs.errors import SysError
+from memhpfs.kernel.boot import boot
+from memhpfs.kernel.faults import add_fault, delete_fault
+from memhpfs.kernel.journal import Uevent
+from memhpfs.kernel.pause import Nudge, Op
+from memhpfs.kernel.state import Fault
+from memhpfs.machine.description import Machine
+from memhpfs.qmp.hardware import Hardware
+from memhpfs.qmp.session import Session
+from memhpfs.replay.calls import Calls
+from memhpfs.replay.vfs import Vfs
+from memhpfs.sysfs.tree import Tree
+from memhpfs.sysfs.uevent import message
+
+__all__ = ["Door", "HardwareError", "InProcess"]
+
+T = TypeVar("T")
+
+#: Subsystems whose uevents are followed.
+SUBSYSTEMS = ("memory", "node")
+#: A pause that costs nothing lasts a tick, and no step lasts longer than ten minutes of the machine's time.
+_TICK_NS, _LONGEST_MS = 1_000_000, 600_000
+
+
+class HardwareError(Exception):
+    """A QMP command that was refused."""
+
+
+class Door(Protocol):
+    """A machine that has just booted.
+
+    Attributes:
+        calls: system calls on its files.
+        behind_fuse: whether FUSE stands in between.
+    """
+
+    calls: Calls
+    behind_fuse: bool
+
+    def command(self, name: str, **arguments: Any) -> Any:
+        """A command of QMP; its answer.
+
+        Raises:
+            HardwareError: it was refused.
+        """
+
+    def settle(self, device: str) -> None:
+        """Wait until the guest has done what a device asked for."""
+
+    def uevents(self) -> list[dict[str, str]]:
+        """The uevents of memory and nodes since the last time, without sequence numbers."""
+
+    def keep_online(self, block_ids: Iterable[int]) -> AbstractContextManager[bool]:
+        """For a while, let blocks refuse to go offline with EBUSY; gives whether that is possible here."""
+
+
+@define(eq=False)
+class InProcess:
+    """The model, without a mount: every call is over at once, and time is what the model says things cost."""
+
+    machine: Machine
+    calls: Vfs = field(init=False)
+    behind_fuse: bool = field(default=False, init=False)
+    _tree: Tree = field(init=False)
+    _hardware: Hardware = field(init=False)
+    _session: Session = field(init=False)
+    _now_ns: int = field(default=0, init=False)
+    _uevents: list[dict[str, str]] = field(factory=list, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        machine, kernel = self.machine, boot(self.machine.spec)
+        self._tree = Tree(kernel, lambda: self._now_ns)
+        self.calls = Vfs(self._tree, self._finish)
+        self._hardware = Hardware(
+            kernel, slots=machine.slots, ram_bytes=machine.ram_bytes, maxmem_bytes=machine.maxmem_bytes,
+            hotplug_base=machine.hotplug_base, name=machine.name,
+        )
+        for dimm in machine.dimms:
+            self._finish(self._hardware.plug(dimm.id, dimm.size_bytes, dimm.node_id), 0)
+        self._session = Session(self._hardware)
+        self.command("qmp_capabilities")
+        self.uevents()
+
+    def _finish(self, op: Op[T], timeout_ms: int) -> T:
+        """Run an Op to its end; the clock goes on by what its pauses cost."""
+        end_ns = self._now_ns + (timeout_ms or _LONGEST_MS) * 1_000_000
+        nudge = Nudge.GO
+        try:
+            pause = next(op)
+            while True:
+                self._now_ns += max(pause.cost_ns, _TICK_NS)
+                nudge = Nudge.SIGNAL if pause.interruptible and self._now_ns >= end_ns else Nudge.GO
+                pause = op.send(nudge)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        finally:
+            self._drain()
+
+    def _drain(self) -> None:
+        """Let the tree see what came and went, and keep the uevents."""
+        for entry in self._tree.kernel.journal.drain():
+            self._tree.stale(entry)
+            if isinstance(entry, Uevent) and entry.subsystem in SUBSYSTEMS:
+                sent = message(entry)
+                head = {"ACTION": sent.action, "DEVPATH": sent.devpath, "SUBSYSTEM": sent.subsystem}
+                self._uevents.append(head | dict(pair.split("=", 1) for pair in sent.extra))
+
+    def command(self, name: str, **arguments: Any) -> Any:
+        line = json.dumps({"execute": name, "arguments": arguments})
+        reply = self._session.receive(line.encode() + b"\n") or {}
+        if "error" in reply:
+            raise HardwareError(reply["error"]["desc"])
+        return reply.get("return")
+
+    def settle(self, device: str) -> None:
+        while self._hardware.work:
+            try:
+                self._finish(self._hardware.work.popleft(), 0)
+            except SysError:
+                continue
+
+    def uevents(self) -> list[dict[str, str]]:
+        self._drain()
+        sent, self._uevents = self._uevents, []
+        return sent
+
+    @contextmanager
+    def keep_online(self, block_ids: Iterable[int]) -> Iterator[bool]:
+        kernel, names = self._tree.kernel, {f"own pages of {block_id}": block_id for block_id in block_ids}
+        for name, block_id in names.items():
+            add_fault(kernel, Fault(name, "offline", errno.EBUSY, block_id))
+        try:
+            yield True
+        finally:
+            for name in names:
+                delete_fault(kernel, name)

@@ -1,0 +1,112 @@
+"""A transcript done again: each step through a door, and whatever differs from what Linux answered.
+
+A step is alike only if all of it is: the answer, the uevents, and all followed files.
+"""
+
+import errno
+from typing import Any
+
+from attrs import define, field, frozen
+
+from memhpfs.kernel.geometry import PAGE_SIZE
+from memhpfs.replay import compare, snapshot
+from memhpfs.replay.doors import Door
+from memhpfs.replay.steps import Actor
+from memhpfs.replay.transcript import Header, Step, Transcript
+
+__all__ = ["Difference", "Result", "replay"]
+
+#: Steps after which everything is looked at, whether or not the recording says that something changed.
+_ACTS = ("put", "plug", "unplug", "virtio", "inject")
+#: Where pages are not 4 KiB.
+_PAGE_SIZES = {"ppc64": 1 << 16}
+
+
+@frozen
+class Difference:
+    """One step that is not alike, and in what."""
+
+    what: str
+    lines: tuple[str, ...]
+
+
+@define
+class Result:
+    """What came of a transcript.
+
+    Attributes:
+        total, good: steps that were compared, and those that are alike; what the machine shows after boot is one.
+        differences: the others.
+        own_pages: steps that the recorded kernel refused over pages of its own.  They are done and compared like the
+            others, with the refusal injected for the blocks that the recorded log names; where that is not possible
+            they are left out.
+        beyond_fuse: steps that were left out because FUSE cannot answer as sysfs does.
+    """
+
+    name: str
+    total: int = 0
+    good: int = 0
+    differences: list[Difference] = field(factory=list)
+    own_pages: list[str] = field(factory=list)
+    beyond_fuse: list[str] = field(factory=list)
+
+    def count(self, what: str, lines: list[str]) -> None:
+        """Count one comparison and what it found."""
+        self.total += 1
+        if lines:
+            self.differences.append(Difference(what, tuple(lines)))
+        else:
+            self.good += 1
+
+
+def replay(transcript: Transcript, door: Door) -> Result:
+    """Do a transcript on the machine behind a door, which has just booted."""
+    result, actor = Result(transcript.name), Actor(door, transcript.header.arch)
+    want, got = dict(transcript.header.boot), snapshot.take(door.calls)
+    result.count("boot", compare.after_boot(want, got))
+    for step in transcript.steps:
+        if step.do == "sh":
+            continue
+        if door.behind_fuse and _beyond_fuse(step):
+            result.beyond_fuse.append(str(step))
+            continue
+        own = _own_blocks(step, transcript.header)
+        if own:
+            result.own_pages.append(str(step))
+        with door.keep_online(own) as possible:
+            if own and not possible:
+                continue
+            outcome = actor.do(step)
+        lines = [line for line in [compare.answer(step, outcome)] if line]
+        if _looks(step):
+            want_new, got_new = compare.followed(step, want), snapshot.take(door.calls)
+            lines += compare.after_step(step, (want, want_new), (got, got_new))
+            lines += [line for line in [compare.uevents(step, door.uevents())] if line]
+            want, got = want_new, got_new
+        result.count(str(step), lines)
+    return result
+
+
+def _looks(step: Step) -> bool:
+    """Whether the files and uevents are compared after a step."""
+    return step.changed is not None or step.do in _ACTS or _call(step) == "write"
+
+
+def _call(step: Step) -> Any:
+    return step.fields["args"][0] if step.do == "sys" else ""
+
+
+def _beyond_fuse(step: Step) -> bool:
+    """Whether the VFS or FUSE itself decides: the type of the file system, private mappings, pwrite for readers."""
+    call = _call(step)
+    return (
+        call == "statfs"
+        or (call == "mmap" and not step.fields["args"][3])
+        or (call == "write" and step.outcome.errno == errno.ESPIPE)
+    )
+
+
+def _own_blocks(step: Step, header: Header) -> list[int]:
+    """The blocks that the recorded kernel would not offline because of pages it had taken for itself."""
+    pages_per_block = int(header.boot["block_size_bytes"], 16) // _PAGE_SIZES.get(header.arch, PAGE_SIZE)
+    return sorted({pfn // pages_per_block for pfn in step.own_pages})
