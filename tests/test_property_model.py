@@ -7,6 +7,7 @@ out of a file.
 import errno
 import os
 from collections.abc import Callable, Generator
+from functools import partial
 
 from attrs import define
 from hypothesis import settings
@@ -305,7 +306,8 @@ class Machine(RuleBasedStateMachine):
         """Every file has a text or an errno, and every directory's names lead to what it lists."""
         for ino in self.files():
             self.tree.attributes(ino)
-            text, refusal = attempt(lambda file=OpenFile(self.tree, ino): file.read(0, 1 << 20))
+            file = OpenFile(self.tree, ino)
+            text, refusal = attempt(partial(file.read, 0, 1 << 20))
             if isinstance(text, Generator):
                 text.close()
             else:
@@ -323,7 +325,7 @@ class Machine(RuleBasedStateMachine):
         for file in self.open_files:
             alive = self.tree.exists(file.ino)
             file.poll()
-            text, refusal = attempt(lambda file=file: file.read(0, 4096))
+            text, refusal = attempt(partial(file.read, 0, 4096))
             assert alive == (refusal is None)
             assert alive or refusal.errno == errno.ENODEV
             if isinstance(text, Generator):

@@ -13,15 +13,15 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import closing, nullcontext
+from functools import partial
 
 import trio
-from attrs import define, frozen
+from attrs import frozen
 
-from memhpfs.errors import SysError, UserError
+from memhpfs.errors import UserError
 from memhpfs.host import registry
 from memhpfs.host.driver import Driver
 from memhpfs.host.fuse import Requests
@@ -31,11 +31,9 @@ from memhpfs.host.loop import serve_requests
 from memhpfs.host.mountpoint import allow_other, check_fuse, mounted, prepare
 from memhpfs.host.netlink import UeventSocket
 from memhpfs.host.qmp_server import QmpServer
-from memhpfs.kernel.boot import boot
-from memhpfs.kernel.pause import run_now
 from memhpfs.machine.description import Machine
-from memhpfs.qmp.errors import QmpError
 from memhpfs.qmp.hardware import Hardware
+from memhpfs.qmp.power_on import power_on
 from memhpfs.sysfs.tree import Tree
 
 __all__ = ["ServeOptions", "notify_ready", "serve"]
@@ -57,6 +55,7 @@ class ServeOptions:
         allow_other: let other users in; None: where it is permitted.
         loop: "poll" or "stock", see loop.py.
         verbose: 2 logs every request.
+        registered: leave word of the machine for `ps`.
         on_ready: called when the tree is usable.
     """
 
@@ -65,6 +64,7 @@ class ServeOptions:
     allow_other: bool | None = None
     loop: str = "poll"
     verbose: int = 0
+    registered: bool = True
     on_ready: Callable[[], None] | None = None
 
 
@@ -80,28 +80,94 @@ async def serve(machine: Machine, mountpoint: str, options: ServeOptions) -> Non
     with closing(UeventSocket()) if options.uevents else nullcontext() as uevents:
         hardware, driver = _switch_on(machine)
         driver.uevents = uevents
-        interrupts = Interrupts(verbose=options.verbose > 1)
+        # What boot made stays for good: keep the garbage collector away from it.
         gc.collect()
         gc.freeze()
         try:
-            await _Serving(machine, path, options, hardware, driver, interrupts, others).run()
+            await _run(machine, path, options, hardware, driver, others)
+        except BaseExceptionGroup as group:
+            raise _only_user_error(group) or group from None
         finally:
-            if driver.tainted:
-                _log.warning("the machine was tainted by %d bugs in memhpfs, first: %s", len(driver.tainted), driver.tainted[0])
+            for bug in driver.tainted:
+                _log.error("the machine was tainted: %s", bug)
+
+
+def notify_ready() -> None:
+    """Tell the service manager at $NOTIFY_SOCKET that the service is up, if there is one.  See sd_notify(3)."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            sock.sendto(b"READY=1", "\0" + address[1:] if address.startswith("@") else address)
+        except OSError as error:
+            _log.warning("NOTIFY_SOCKET %s: %s", address, error.strerror)
 
 
 def _switch_on(machine: Machine) -> tuple[Hardware, Driver]:
-    """Boot the kernel, with the DIMMs that are there from the start."""
-    kernel = boot(machine.spec)
-    hardware = Hardware(
-        kernel, slots=machine.slots, ram_bytes=machine.ram_bytes, maxmem_bytes=machine.maxmem_bytes,
-        hotplug_base=machine.hotplug_base, name=machine.name,
-    )
-    driver = Driver(kernel, Tree(kernel, time.time_ns), work=hardware.work)
-    for dimm in machine.dimms:
-        try:
-            run_now(hardware.plug(dimm.id, dimm.size_bytes, dimm.node_id))
-        except (QmpError, SysError) as error:
-            raise UserError(f"machine {machine.name}: DIMM {dimm.id}: {error}", exit_code=2) from None
+    """Boot the machine.  Files belong to whoever mounts."""
+    hardware = power_on(machine)
+    tree = Tree(hardware.kernel, time.time_ns, uid=os.geteuid(), gid=os.getegid())
+    driver = Driver(hardware.kernel, tree, work=hardware.work)
     driver.flush()
     return hardware, driver
+
+
+async def _run(
+    machine: Machine, path: str, options: ServeOptions, hardware: Hardware, driver: Driver, others: bool
+) -> None:
+    interrupts, caches, ready = Interrupts(verbose=options.verbose > 1), Invalidator(), trio.Event()
+    qmp = options.qmp or registry.socket_path()
+    async with trio.open_nursery() as outer:
+        stop = partial(outer.start_soon, _stop, caches, outer.cancel_scope)
+        await outer.start(_stop_at_signal, stop)
+        server = QmpServer(hardware, driver.wake_guest, stop)
+        driver.guest_idle = server.announce
+        await outer.start(server.serve, qmp)
+        requests = Requests(driver.tree, driver, interrupts, ready.set)
+        with mounted(requests, path, interrupts, others=others) as descriptor:
+            # Whatever uses the mount ends before the mount does.
+            async with trio.open_nursery() as inner:
+                driver.caches = caches
+                inner.start_soon(caches.run)
+                inner.start_soon(driver.run_guest)
+                inner.start_soon(_announce, ready, machine.name, path, qmp, options)
+                await serve_requests(descriptor, options.loop)
+                inner.cancel_scope.cancel()
+        outer.cancel_scope.cancel()
+
+
+async def _announce(ready: trio.Event, name: str, path: str, qmp: str, options: ServeOptions) -> None:
+    await ready.wait()
+    entry = registry.write_entry("mount", name, path, os.path.abspath(qmp)) if options.registered else None
+    try:
+        if options.on_ready is not None:
+            options.on_ready()
+        await trio.sleep_forever()
+    finally:
+        if entry is not None:
+            registry.withdraw(entry)
+
+
+async def _stop_at_signal(
+    stop: Callable[[], None], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(*_STOP_SIGNALS) as signals:
+        task_status.started()
+        async for number in signals:
+            _log.info("%s: unmounting", signal.Signals(number).name)
+            stop()
+
+
+async def _stop(caches: Invalidator, everything: trio.CancelScope) -> None:
+    with trio.move_on_after(_SETTLE_S):
+        await caches.settle()
+    everything.cancel()
+
+
+def _only_user_error(group: BaseExceptionGroup[BaseException]) -> UserError | None:
+    """The error of the caller, if a group holds nothing else."""
+    mistakes, others = group.split(UserError)
+    while isinstance(mistakes, BaseExceptionGroup):
+        mistakes = mistakes.exceptions[0]  # type: ignore[assignment]
+    return mistakes if others is None and isinstance(mistakes, UserError) else None

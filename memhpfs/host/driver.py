@@ -115,8 +115,7 @@ class Driver:
         finally:
             op.close()
             self.flush()
-            if self.caches is not None and not self.caches.settled:
-                await self.caches.settle()
+            await self._settle()
         return at.value
 
     async def run_guest(self) -> None:
@@ -169,7 +168,8 @@ class Driver:
             self.flush()
 
     async def _wait(self, pause: Pause, caller: Caller | None) -> Nudge:
-        """Let a pause last."""
+        """Let a pause last, at least until what was removed is gone for everybody."""
+        await self._settle()
         if pause is LOCK:
             await self._wait_for_lock(caller)
         elif caller is None or not pause.interruptible:
@@ -179,6 +179,10 @@ class Driver:
             if caller.signalled:
                 return Nudge.SIGNAL
         return Nudge.GO
+
+    async def _settle(self) -> None:
+        if self.caches is not None and not self.caches.settled:
+            await self.caches.settle()
 
     async def _wait_for_lock(self, caller: Caller | None) -> None:
         """Queue for the hotplug lock.

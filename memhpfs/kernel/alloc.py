@@ -11,6 +11,7 @@ from itertools import islice
 
 from memhpfs.kernel.pages import UNMOVABLE_USES, Use
 from memhpfs.kernel.state import Kernel, Node, Zone
+from memhpfs.kernel.watermarks import Watermarks, lowmem_reserve, watermarks
 
 __all__ = ["MOVABLE_ALLOCATIONS", "allocate", "nodes_by_distance", "release_pages", "take_from_zone", "zonelist"]
 
@@ -53,15 +54,29 @@ def allocate(kernel: Kernel, use: Use, nr_pages: int, node_ids: list[int], *, mo
         How many pages there were; fewer than asked for when memory ran out.
     """
     left = nr_pages
+    marks = watermarks(kernel)
     for zone in list(zonelist(kernel, node_ids, movable)):
-        left -= take_from_zone(kernel, zone, use, left, chunk)
+        left -= take_from_zone(kernel, zone, use, min(left, _room(kernel, zone, marks, movable)), chunk)
         if not left:
             break
     return nr_pages - left
 
 
+def _room(kernel: Kernel, zone: Zone, marks: dict[Zone, Watermarks], movable: bool) -> int:
+    """Free pages above the watermark, and above what the zone keeps from those who could use higher zones.
+
+    Linux: __zone_watermark_ok.
+    """
+    if zone not in marks:
+        return 0
+    isolated = sum(kernel.pages.get(extent, Use.FREE) for extent in zone.pages.isolated)
+    highest = len(kernel.nodes[zone.node_id].zones) - (1 if movable else 2)
+    reserve = lowmem_reserve(kernel.nodes[zone.node_id], zone.name)[highest]
+    return max(0, zone.pages.totals[Use.FREE] - isolated - marks[zone].min - reserve)
+
+
 def take_from_zone(kernel: Kernel, zone: Zone, use: Use, nr_pages: int, chunk: int = 1) -> int:
-    """Take up to that many free pages of a zone; how many there were."""
+    """Take up to that many free pages of a zone, whatever its watermarks; how many there were."""
     left, pages = nr_pages, zone.pages
     for extent in _extents_to_try(zone, use, chunk):
         found = min(left, kernel.pages.get(extent, Use.FREE)) // chunk * chunk

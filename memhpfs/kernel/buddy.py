@@ -20,7 +20,7 @@ ISOLATE = "Isolate"
 def free_by_type(kernel: Kernel, zone: Zone) -> dict[str, int]:
     """Free pages by migrate type.
 
-    Those of a block that is being offlined are isolated: nr_free_pages does not count them.  Free pages of CMA do count.
+    Those of a block that is being offlined are isolated: nr_free_pages does not count them.  It counts those of CMA.
     """
     isolated = sum(kernel.pages.get(extent, Use.FREE) for extent in zone.pages.isolated)
     free = zone.pages.totals[Use.FREE] - isolated

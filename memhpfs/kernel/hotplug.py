@@ -73,7 +73,7 @@ def add_memory(
         if not vmemmap_pages:
             _allocate_memmap(kernel, node_id, count)
     except SysError:
-        release(kernel, resource.start, resource.end)
+        kernel.iomem.remove(resource)
         raise
     if kernel.features.node_added_first:
         _online_node(kernel, kernel.nodes[node_id])

@@ -4,7 +4,7 @@ from attrs import frozen
 
 from memhpfs.kernel.spec import Spec
 
-__all__ = ["Dimm", "Machine"]
+__all__ = ["Dimm", "Filling", "Machine"]
 
 
 @frozen
@@ -14,6 +14,26 @@ class Dimm:
     id: str
     size_bytes: int
     node_id: int = 0
+
+
+@frozen
+class Filling:
+    """A workload that is there before the first read.
+
+    Attributes:
+        kind: key of kernel.workload.KINDS.
+        size_bytes: how much; 0 where `share` says it.
+        share: percent of the memory that is online, of its node if it has one.
+        node_id: the only node it uses, or None.
+        movable: see kernel.workload.add_workload.
+    """
+
+    id: str
+    kind: str
+    size_bytes: int = 0
+    share: int = 0
+    node_id: int | None = None
+    movable: bool = False
 
 
 @frozen
@@ -28,6 +48,7 @@ class Machine:
         maxmem_bytes: boot RAM and all that can be plugged.
         hotplug_base: address from which plugged devices are placed.
         dimms: those plugged at boot, in order.
+        fillings: workloads started after that, in order.
     """
 
     name: str
@@ -37,6 +58,7 @@ class Machine:
     maxmem_bytes: int
     hotplug_base: int
     dimms: tuple[Dimm, ...] = ()
+    fillings: tuple[Filling, ...] = ()
 
     @property
     def ram_bytes(self) -> int:

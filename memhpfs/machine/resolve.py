@@ -12,8 +12,9 @@ from memhpfs.errors import UserError
 from memhpfs.kernel.features import OPTIONAL_FILES, RELEASES, features_of
 from memhpfs.kernel.geometry import ARCHES, block_size_of
 from memhpfs.kernel.spec import NodeSpec, RamKind, RamRange, Spec
+from memhpfs.kernel.workload import KINDS
 from memhpfs.machine.cmdline import parse_cmdline
-from memhpfs.machine.description import Dimm, Machine
+from memhpfs.machine.description import Dimm, Filling, Machine
 from memhpfs.machine.file import MachineFile, NodeTable
 from memhpfs.machine.layout import hotplug_base_of, qemu_ram
 from memhpfs.units import GIB, TIB, align_up, format_size
@@ -25,6 +26,7 @@ _MAX_NODE, _MAX_SLOTS, _MAX_CPU = 1023, 256, 8191
 #: What 46 bits of physical addresses reach.
 _MAX_ADDRESS = 64 * TIB
 _PAGE = 4096
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _CPU_RANGE = re.compile(r"([0-9]+)(?:-([0-9]+))?")
 
 
@@ -189,7 +191,28 @@ def _hardware(check: _Check, file: MachineFile, name: str, explain: str, spec: S
     if base + maxmem > spec.max_address:
         check.fail("maxmem", f"{format_size(maxmem)} does not fit below the addressable {format_size(_MAX_ADDRESS)}")
     dimms = _dimms(check, file, spec, maxmem - ram_bytes, block_size)
-    return Machine(name, explain, spec, file.slots, maxmem, base, dimms)
+    return Machine(name, explain, spec, file.slots, maxmem, base, dimms, _fillings(check, file, spec))
+
+
+def _fillings(check: _Check, file: MachineFile, spec: Spec) -> tuple[Filling, ...]:
+    found: dict[str, Filling] = {}
+    for index, table in enumerate(file.workload):
+        key = f"workload[{index}]"
+        if not _NAME.fullmatch(table.id) or table.id in found:
+            check.fail(f"{key}.id", f"{table.id!r} must be a new name of letters, digits, '-', '.' and '_'")
+        check.word(f"{key}.kind", table.kind, list(KINDS))
+        if table.node is not None and table.node not in {node.id for node in spec.nodes}:
+            check.fail(f"{key}.node", f"node {table.node} has no [[node]]")
+        if (table.size is None) == (not table.share):
+            check.fail(key, "give either size or share")
+        if table.movable and not KINDS[table.kind].may_move:
+            check.fail(f"{key}.movable", f"{table.kind} cannot be movable; only pinned and balloon can")
+        share = re.fullmatch(r"([0-9]{1,2}|100)%", table.share or "1%")
+        if share is None:
+            check.fail(f"{key}.share", f"{table.share!r} is not a share; allowed are \"1%\" to \"100%\"")
+        found[table.id] = Filling(table.id, table.kind, table.size.bytes if table.size else 0,
+                                  int(share[1]) if table.share else 0, table.node, table.movable)
+    return tuple(found.values())
 
 
 def _dimms(check: _Check, file: MachineFile, spec: Spec, room: int, block_size: int) -> tuple[Dimm, ...]:
@@ -198,7 +221,7 @@ def _dimms(check: _Check, file: MachineFile, spec: Spec, room: int, block_size: 
         check.fail("dimm", f"{len(file.dimm)} DIMMs for {file.slots} slots; raise slots")
     for index, table in enumerate(file.dimm):
         key = f"dimm[{index}]"
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", table.id) or table.id in names:
+        if not _NAME.fullmatch(table.id) or table.id in names:
             check.fail(f"{key}.id", f"{table.id!r} must be a new name of letters, digits, '-', '.' and '_'")
         names.add(table.id)
         if not table.size.bytes or table.size.bytes % block_size:

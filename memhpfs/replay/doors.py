@@ -12,13 +12,13 @@ from typing import Any, Protocol, TypeVar
 from attrs import define, field
 
 from memhpfs.errors import SysError
-from memhpfs.kernel.boot import boot
 from memhpfs.kernel.faults import add_fault, delete_fault
 from memhpfs.kernel.journal import Uevent
 from memhpfs.kernel.pause import Nudge, Op
 from memhpfs.kernel.state import Fault
 from memhpfs.machine.description import Machine
 from memhpfs.qmp.hardware import Hardware
+from memhpfs.qmp.power_on import power_on
 from memhpfs.qmp.session import Session
 from memhpfs.replay.calls import Calls
 from memhpfs.replay.vfs import Vfs
@@ -81,15 +81,9 @@ class InProcess:
     _uevents: list[dict[str, str]] = field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
-        machine, kernel = self.machine, boot(self.machine.spec)
-        self._tree = Tree(kernel, lambda: self._now_ns)
+        self._hardware = power_on(self.machine)
+        self._tree = Tree(self._hardware.kernel, lambda: self._now_ns)
         self.calls = Vfs(self._tree, self._finish)
-        self._hardware = Hardware(
-            kernel, slots=machine.slots, ram_bytes=machine.ram_bytes, maxmem_bytes=machine.maxmem_bytes,
-            hotplug_base=machine.hotplug_base, name=machine.name,
-        )
-        for dimm in machine.dimms:
-            self._finish(self._hardware.plug(dimm.id, dimm.size_bytes, dimm.node_id), 0)
         self._session = Session(self._hardware)
         self.command("qmp_capabilities")
         self.uevents()
