@@ -46,4 +46,5 @@ def user_namespaces() -> None:
     import subprocess
 
     if subprocess.run(["unshare", "-Urm", "true"], capture_output=True, check=False).returncode:
-        _missing("user namespaces", "sysctl user.max_user_namespaces=10000, and on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0")
+        how = "sysctl user.max_user_namespaces=10000, and on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0"
+        _missing("user namespaces", how)

@@ -23,7 +23,8 @@ WORDS = [pytest.param(README, id="README"), *(pytest.param(text, id=name) for na
 
 def own_files() -> list[Path]:
     """All text files of the project: what is there and not named in .gitignore."""
-    return [path for top in TOP for path in [ROOT / top, *(ROOT / top).rglob("*")] if path.is_file() and not ignored(path)]
+    everything = [path for top in TOP for path in [ROOT / top, *(ROOT / top).rglob("*")]]
+    return [path for path in everything if path.is_file() and not ignored(path)]
 
 
 def ignored(path: Path) -> bool:

@@ -117,7 +117,7 @@ async def _run(
     machine: Machine, path: str, options: ServeOptions, hardware: Hardware, driver: Driver, others: bool
 ) -> None:
     interrupts, caches, ready = Interrupts(verbose=options.verbose > 1), Invalidator(), trio.Event()
-    qmp = options.qmp or registry.socket_path()
+    qmp = os.path.abspath(options.qmp or registry.socket_path())  # noqa: ASYNC240 - no file is touched
     async with trio.open_nursery() as outer:
         stop = partial(outer.start_soon, _stop, caches, outer.cancel_scope)
         await outer.start(_stop_at_signal, stop)
@@ -139,7 +139,7 @@ async def _run(
 
 async def _announce(ready: trio.Event, name: str, path: str, qmp: str, options: ServeOptions) -> None:
     await ready.wait()
-    entry = registry.write_entry("mount", name, path, os.path.abspath(qmp)) if options.registered else None
+    entry = registry.write_entry("mount", name, path, qmp) if options.registered else None
     try:
         if options.on_ready is not None:
             options.on_ready()

@@ -45,7 +45,7 @@ def after_boot(want: Files, got: Files) -> list[str]:
         if key.startswith(_ZONE):
             left, right = (left or _EMPTY_ZONE)[:3], (right or _EMPTY_ZONE)[:3]
         if left != right and key != _TOTAL:
-            differences.append(_told(key, left, right))
+            differences.append(_told(key, repr(left), repr(right)))
     return differences
 
 
@@ -68,7 +68,7 @@ def after_step(step: Step, want: tuple[Files, Files], got: tuple[Files, Files]) 
         left, right = want_new.get(key), got_new.get(key)
         moved = key in changed or right != got_old.get(key)
         if moved and not _same(key, (want_old.get(key), left), (got_old.get(key), right)):
-            differences.append(_told(key, left, right))
+            differences.append(_told(key, repr(left), repr(right)))
     return differences
 
 

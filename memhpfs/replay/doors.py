@@ -5,13 +5,14 @@ A door has system calls on files, the commands of QMP, and the uevents that came
 
 import errno
 import json
-from collections.abc import Iterable, Iterator
+import socket
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, TypeVar
 
 from attrs import define, field
 
-from memhpfs.errors import SysError
+from memhpfs.errors import SysError, UserError
 from memhpfs.kernel.faults import add_fault, delete_fault
 from memhpfs.kernel.journal import Uevent
 from memhpfs.kernel.pause import Nudge, Op
@@ -20,12 +21,13 @@ from memhpfs.machine.description import Machine
 from memhpfs.qmp.hardware import Hardware
 from memhpfs.qmp.power_on import power_on
 from memhpfs.qmp.session import Session
-from memhpfs.replay.calls import Calls
+from memhpfs.replay.calls import Calls, RealCalls
+from memhpfs.replay.network import received
 from memhpfs.replay.vfs import Vfs
 from memhpfs.sysfs.tree import Tree
 from memhpfs.sysfs.uevent import message
 
-__all__ = ["Door", "HardwareError", "InProcess"]
+__all__ = ["Door", "HardwareError", "InProcess", "Mounted", "Qmp"]
 
 T = TypeVar("T")
 
@@ -33,6 +35,8 @@ T = TypeVar("T")
 SUBSYSTEMS = ("memory", "node")
 #: A pause that costs nothing lasts a tick, and no step lasts longer than ten minutes of the machine's time.
 _TICK_NS, _LONGEST_MS = 1_000_000, 600_000
+#: How long a mounted machine has to answer its hardware, and the status that says it has not yet.
+_SETTLE_S, _OST_IN_PROGRESS = 30.0, 0x84
 
 
 class HardwareError(Exception):
@@ -43,12 +47,14 @@ class Door(Protocol):
     """A machine that has just booted.
 
     Attributes:
-        calls: system calls on its files.
         behind_fuse: whether FUSE stands in between.
     """
 
-    calls: Calls
     behind_fuse: bool
+
+    @property
+    def calls(self) -> Calls:
+        """System calls on its files."""
 
     def command(self, name: str, **arguments: Any) -> Any:
         """A command of QMP; its answer.
@@ -141,3 +147,67 @@ class InProcess:
         finally:
             for name in names:
                 delete_fault(kernel, name)
+
+
+class Qmp(Protocol):
+    """A connection to a QMP socket; refusals are UserErrors."""
+
+    def execute(self, command: str, **arguments: Any) -> Any:
+        """A command; its answer."""
+
+    def wait_for(self, wanted: Callable[[dict[str, Any]], bool], timeout_s: float | None = None) -> dict[str, Any]:
+        """The next event that is wanted."""
+
+
+@define(eq=False)
+class Mounted:
+    """A mount, its QMP socket, and a socket that hears its uevents.
+
+    Attributes:
+        root: where it is mounted.
+    """
+
+    root: str
+    calls: RealCalls = field(init=False)
+    behind_fuse: bool = field(default=True, init=False)
+    _qmp: Qmp
+    _sock: socket.socket
+
+    def __attrs_post_init__(self) -> None:
+        self.calls = RealCalls(self.root)
+
+    def command(self, name: str, **arguments: Any) -> Any:
+        try:
+            return self._qmp.execute(name, **arguments)
+        except UserError as error:
+            raise HardwareError(str(error)) from None
+
+    def settle(self, device: str) -> None:
+        """Wait for the guest's last word about a device, as its firmware hears it (_OST)."""
+
+        def last_word(event: dict[str, Any]) -> bool:
+            info = event.get("data", {}).get("info", {})
+            return bool(info.get("device") == device and info.get("status") != _OST_IN_PROGRESS)
+
+        try:
+            self._qmp.wait_for(last_word, _SETTLE_S)
+        except UserError as error:
+            raise HardwareError(f"{device}: {error}") from None
+
+    def uevents(self) -> list[dict[str, str]]:
+        return [found for found in received(self._sock) if found.get("SUBSYSTEM") in SUBSYSTEMS]
+
+    @contextmanager
+    def keep_online(self, block_ids: Iterable[int]) -> Iterator[bool]:
+        names = {f"own-pages-{block_id}": block_id for block_id in block_ids}
+        try:
+            for name, block_id in names.items():
+                self.command("x-fault-add", id=name, op="offline", block=block_id, errno="EBUSY")
+        except HardwareError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            for name in names:
+                self.command("x-fault-del", id=name)

@@ -4,7 +4,7 @@ A step is alike only if all of it is: the answer, the uevents, and all followed 
 """
 
 import errno
-from typing import Any
+import os
 
 from attrs import define, field, frozen
 
@@ -89,21 +89,26 @@ def replay(transcript: Transcript, door: Door) -> Result:
 
 def _looks(step: Step) -> bool:
     """Whether the files and uevents are compared after a step."""
-    return step.changed is not None or step.do in _ACTS or _call(step) == "write"
-
-
-def _call(step: Step) -> Any:
-    return step.fields["args"][0] if step.do == "sys" else ""
+    writes = step.do == "sys" and step.fields["args"][0] == "write"
+    return step.changed is not None or step.do in _ACTS or writes
 
 
 def _beyond_fuse(step: Step) -> bool:
-    """Whether the VFS or FUSE itself decides: the type of the file system, private mappings, pwrite for readers."""
-    call = _call(step)
-    return (
-        call == "statfs"
-        or (call == "mmap" and not step.fields["args"][3])
-        or (call == "write" and step.outcome.errno == errno.ESPIPE)
-    )
+    """Whether the VFS or FUSE itself answers, without asking who serves the mount.
+
+    That is the type of the file system, private mappings, pwrite for readers, and where a descriptor may be set to.
+    """
+    refused = step.outcome.errno
+    match step.fields["args"] if step.do == "sys" else []:
+        case ["statfs", *_]:
+            return True
+        case ["mmap", _, _, shared]:
+            return not shared
+        case ["write", *_]:
+            return refused == errno.ESPIPE
+        case ["lseek", _, offset, os.SEEK_SET]:
+            return bool(refused) and offset >= 0
+    return False
 
 
 def _own_blocks(step: Step, header: Header) -> list[int]:

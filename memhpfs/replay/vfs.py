@@ -92,12 +92,9 @@ class Vfs:
         ino = place.must_exist()
         if flags & os.O_CREAT and flags & os.O_EXCL:
             raise refused(errno.EEXIST)
-        kind = self.tree.attributes(ino).mode
-        if flags & os.O_DIRECTORY and not stat.S_ISDIR(kind):
+        if flags & os.O_DIRECTORY and not stat.S_ISDIR(place.mode):
             raise refused(errno.ENOTDIR)
-        file = None
-        if not flags & os.O_PATH:
-            file = self._opened(ino, kind, flags)
+        file = None if flags & os.O_PATH else self._opened(ino, place.mode, flags)
         self._next_fd += 1
         self._open[self._next_fd] = _Descriptor(ino, flags, file)
         return self._next_fd
@@ -197,8 +194,9 @@ class Vfs:
         """truncate(2): allowed by the mode, and without effect."""
         if length < 0:
             raise refused(errno.EINVAL)
-        ino = self._walker.find(path).must_exist()
-        if stat.S_ISDIR(self.tree.attributes(ino).mode):
+        place = self._walker.find(path)
+        ino = place.must_exist()
+        if stat.S_ISDIR(place.mode):
             raise refused(errno.EISDIR)
         self._walker.must(ino, WRITE)
         if length > _MAX_POSITION:
@@ -264,8 +262,9 @@ class Vfs:
         return _SYSFS_MAGIC, _BLOCK_SIZE, 0, _NAME_MAX
 
     def readlink(self, path: str) -> str:
-        ino = self._walker.find(path, follow=False).must_exist()
-        if not stat.S_ISLNK(self.tree.attributes(ino).mode):
+        place = self._walker.find(path, follow=False)
+        ino = place.must_exist()
+        if not stat.S_ISLNK(place.mode):
             raise refused(errno.EINVAL)
         return self.tree.readlink(ino)
 
@@ -305,13 +304,13 @@ class Vfs:
 
     def unlink(self, path: str) -> None:
         place = self._old_name(path)
-        if self._is_directory(place):
+        if stat.S_ISDIR(place.mode):
             raise refused(errno.EISDIR)
         raise refused(errno.EPERM)
 
     def rmdir(self, path: str) -> None:
         place = self._old_name(path)
-        if not self._is_directory(place):
+        if not stat.S_ISDIR(place.mode):
             raise refused(errno.ENOTDIR)
         raise refused(errno.EPERM)
 
@@ -331,9 +330,6 @@ class Vfs:
         place.must_exist()
         self._walker.must(place.parent, WRITE | EXECUTE)
         return place
-
-    def _is_directory(self, place: Place) -> bool:
-        return stat.S_ISDIR(self.tree.attributes(place.must_exist()).mode)
 
 
 def _inside(path: str) -> bool:

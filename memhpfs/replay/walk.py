@@ -32,11 +32,13 @@ class Place:
         trail: directories from the root down to the one that the last component stands in.
         name: the last component.
         ino: what stands there, or None.
+        mode: its full mode, or 0.
     """
 
     trail: tuple[int, ...]
     name: str
     ino: int | None
+    mode: int = 0
 
     @property
     def parent(self) -> int:
@@ -59,6 +61,8 @@ class Walker:
 
     Attributes:
         uid: who asks; the group has the same number.
+
+    Root may search every directory, so directories that it has found before are kept.
     """
 
     tree: Tree
@@ -75,13 +79,20 @@ class Walker:
             OSError: ENOENT, ENOTDIR, ELOOP, or EACCES for a directory that may not be searched.
         """
         directory, _, name = path.rpartition("/")
-        trail = self._trails.get(directory) if self.uid == 0 and name not in ("", ".", "..") else None
-        if trail is not None and self.tree.exists(trail[-1]):
-            return self._walk(trail, [name], follow)
-        place = self._walk((self.tree.ROOT,), path.split("/"), follow)
-        if place.name == name:
-            self._trails[directory] = place.trail
-        return place
+        if self.uid or name in ("", ".", ".."):
+            return self._walk((self.tree.ROOT,), path.split("/"), follow)
+        trail = self._trails.get(directory)
+        if trail is None or not self.tree.exists(trail[-1]):
+            trail = self._trails[directory] = self._directory(directory)
+        return self._walk(trail, [name], follow)
+
+    def _directory(self, path: str) -> tuple[int, ...]:
+        """The trail that leads into a directory."""
+        place = self._walk((self.tree.ROOT,), path.split("/"), True)
+        ino = place.must_exist()
+        if not stat.S_ISDIR(place.mode):
+            raise refused(errno.ENOTDIR)
+        return (*place.trail, ino)
 
     def _walk(self, trail: tuple[int, ...], words: list[str], follow: bool) -> Place:
         """Take the words one by one, from the directory that `trail` leads to."""
@@ -107,8 +118,8 @@ class Walker:
             elif left:
                 raise refused(errno.ENOTDIR)
             else:
-                return Place(trail, name, ino)
-        return Place(trail[:-1] or trail, name, trail[-1])
+                return Place(trail, name, ino, mode)
+        return Place(trail[:-1] or trail, name, trail[-1], self.tree.attributes(trail[-1]).mode)
 
     def _step(self, directory: int, name: str) -> int | None:
         if self.uid and not self.may(directory, EXECUTE):

@@ -1,0 +1,21 @@
+"""`memhpfs exec`: another command in a running machine."""
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@click.argument("machine")
+@click.argument("cmd", nargs=-1, required=True, type=click.UNPROCESSED)
+def command(machine: str, cmd: tuple[str, ...]) -> int:
+    """Run CMD inside a machine that `memhpfs run` started: MACHINE is its pid or name in `memhpfs ps`.
+
+    \b
+    Example:
+      memhpfs run -M tiny &
+      memhpfs exec tiny -- lsmem
+    """
+    from memhpfs.host.run import exec_in
+
+    return exec_in(machine, cmd)
