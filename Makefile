@@ -3,6 +3,7 @@
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help run test setup lint types pytest replay bench clean
 
 help: ## List the targets

@@ -15,10 +15,10 @@ __all__ = ["c_string", "kstrtobool", "kstrtoull", "match_word", "memparse"]
 T = TypeVar("T")
 
 _U64 = (1 << 64) - 1
-_HEX = re.compile(r"\+?0[xX]([0-9a-fA-F]+)\n?")
-_OCTAL = re.compile(r"\+?0([0-7]*)\n?")
-_DECIMAL = re.compile(r"\+?([0-9]+)\n?")
-_MEMPARSE = re.compile(r"(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)([kKmMgGtTpPeE]?)")
+_DIGITS = r"(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)"
+_NUMBER = re.compile(rf"\+?{_DIGITS}")
+_DECIMAL = re.compile(r"\+?([0-9]+)")
+_MEMPARSE = re.compile(rf"{_DIGITS}([kKmMgGtTpPeE]?)")
 _SHIFT = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
 
 
@@ -68,13 +68,13 @@ def kstrtoull(text: str, base: int = 0, limit: int = _U64) -> int:
         BadText: not a number.
         TooLarge: larger than `limit`.
     """
-    if base == 0 and (match := _HEX.fullmatch(text)):
-        value = int(match[1], 16)
-    elif base == 0 and (match := _OCTAL.fullmatch(text)):
-        value = int(match[1] or "0", 8)
-    elif (match := _DECIMAL.fullmatch(text)) and not (base == 0 and match[1].startswith("0")):
-        value = int(match[1])
-    else:
+    match = (_NUMBER if base == 0 else _DECIMAL).match(text)
+    if not match:
+        raise BadText(f"{text!r} is not a number")
+    value = int(match[1], base or _base_of(match[1]))
+    if value > _U64:
+        raise TooLarge(f"{text!r} is larger than {_U64}")
+    if text[match.end():] not in ("", "\n"):
         raise BadText(f"{text!r} is not a number")
     if value > limit:
         raise TooLarge(f"{text!r} is larger than {limit}")
@@ -82,13 +82,14 @@ def kstrtoull(text: str, base: int = 0, limit: int = _U64) -> int:
 
 
 def memparse(text: str) -> tuple[int, str]:
-    """A size with an optional suffix, and the rest of the text.  Linux: memparse; no digits give 0, nothing fails."""
+    """A size modulo 2^64, with an optional suffix, and the rest of the text.  Linux: memparse; it never fails."""
     match = _MEMPARSE.match(text)
     if not match:
         return 0, text
-    return int(match[1], _base_of(match[1])) << _SHIFT[match[2].lower()], text[match.end():]
+    value = int(match[1], _base_of(match[1])) << _SHIFT[match[2].lower()]
+    return value & _U64, text[match.end():]
 
 
 def _base_of(digits: str) -> int:
     """Linux: _parse_integer_fixup_radix."""
-    return 16 if digits[:2].lower() == "0x" else 8 if digits[0] == "0" else 10
+    return 16 if digits[:2] in ("0x", "0X") else 8 if digits[0] == "0" else 10

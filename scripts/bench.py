@@ -206,7 +206,7 @@ def main() -> int:
         ratio = reads(folder, options.rounds)
         met = "met" if ratio <= LIMIT else "NOT met"
         print(f"\nlimit: open+read+close at most {LIMIT} times the C floor; here {ratio:.2f}: {met}\n")
-        starts(folder, 5)
+        starts(folder, min(options.rounds, 5))
     return 1 if options.check and ratio > LIMIT else 0
 
 
@@ -215,3 +215,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"bench: {error}")

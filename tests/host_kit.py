@@ -1,45 +1,65 @@
-"""What the tests of the host need: a small machine with slow stores, served by a process of its own.
+"""What the tests of the host need: a small machine with slow stores, served by a process of its own, and its clients.
 
 A client must be another process than the daemon, because a thread of the daemon that opens a file of its own mount can
 wait for itself.
 """
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from attrs import define
+
 from memhpfs.errors import Interrupted
-from memhpfs.kernel.boot import boot
+from memhpfs.host.syscalls import FUSE_SUPER_MAGIC, file_system_type
 from memhpfs.kernel.lock import with_hotplug_lock
 from memhpfs.kernel.pause import Nudge, Op, Pause
-from memhpfs.kernel.spec import RamRange, Spec
-from memhpfs.kernel.state import Kernel
 from memhpfs.sysfs.tree import Tree
-from memhpfs.units import GIB
 
-__all__ = ["MEMORY", "SlowTree", "small_kernel"]
+__all__ = ["MEMORY", "PYTHON", "Daemon", "SlowTree", "Writer", "serving", "start", "wait_until"]
 
 MEMORY = "sys/devices/system/memory"
+PYTHON = [sys.executable, "-E"]
+NOBODY = 65534
+
+#: Writes argv[2] to argv[1], tells on stdout that it starts, and ends with the errno.  libc's write is not retried.
+_WRITER = """
+import ctypes, os, signal, sys
+signal.signal(signal.SIGUSR1, lambda *_: None)
+libc = ctypes.CDLL(None, use_errno=True)
+fd = os.open(sys.argv[1], os.O_WRONLY)
+data = sys.argv[2].encode()
+os.write(1, b"x")
+taken = libc.write(fd, data, len(data))
+os._exit(0 if taken == len(data) else ctypes.get_errno())
+"""
 
 
-def small_kernel() -> Kernel:
-    """6 GiB of boot memory, as QEMU lays it out."""
-    ram = (RamRange(0x1000, 0x9FC00), RamRange(0x100000, 0xBFFE0000), RamRange(4 * GIB, 7 * GIB))
-    return boot(Spec("6.12", "x86_64", ram))
+# -- the daemon's side ------------------------------------------------------------------------------------------------
 
 
-def _pauses(seconds: float, pause: Pause) -> Op[int]:
-    for _ in range(max(1, round(seconds * 1e9 / (pause.cost_ns or 1)))):
-        if (yield pause) is Nudge.SIGNAL:
+def _pauses(seconds: float, *, interruptible: bool) -> Op[int]:
+    for _ in range(max(1, round(seconds / 0.05))):
+        if (yield Pause("test", 50_000_000, interruptible)) is Nudge.SIGNAL:
             raise Interrupted()
     return 0
 
 
-def _spin(seconds: float) -> Op[int]:
-    """Costs nothing, and never ends before a signal."""
+def _spin() -> Op[int]:
+    """Costs nothing, and ends only with a signal."""
     while (yield Pause("spinning", interruptible=True)) is Nudge.GO:
         continue
     raise Interrupted()
 
 
 class SlowTree(Tree):
-    """A tree where any writable file also takes `!WORD SECONDS`, which waits in the way that the word says."""
+    """A tree where any writable file also takes `!WORD SECONDS`, and waits as the word says."""
 
     def write(self, ino: int, data: bytes) -> Op[int] | int:
         if not data.startswith(b"!"):
@@ -48,15 +68,13 @@ class SlowTree(Tree):
         seconds = float(rest or 0)
         match word:
             case "sleep":
-                op = _pauses(seconds, Pause("test", 50_000_000, interruptible=True))
-            case "sleep-deaf":
-                op = _pauses(seconds, Pause("test", 50_000_000))
-            case "sleep-locked":
-                op = with_hotplug_lock(self.kernel, "test", lambda: _pauses(seconds, Pause("test", 50_000_000, True)))
+                op = _pauses(seconds, interruptible=True)
+            case "deaf":
+                op = _pauses(seconds, interruptible=False)
             case "hold":
-                op = with_hotplug_lock(self.kernel, "test", lambda: _pauses(seconds, Pause("test", 50_000_000)))
+                op = with_hotplug_lock(self.kernel, "test", lambda: _pauses(seconds, interruptible=True))
             case "spin":
-                op = _spin(seconds)
+                op = _spin()
             case _:
                 raise AssertionError(f"a bug on purpose: {word}")
         return _counted(op, len(data))
@@ -65,3 +83,107 @@ class SlowTree(Tree):
 def _counted(op: Op[int], taken: int) -> Op[int]:
     yield from op
     return taken
+
+
+# -- the test's side --------------------------------------------------------------------------------------------------
+
+
+@define
+class Daemon:
+    """A running `memhpfs mount`.
+
+    Attributes:
+        root: the mount point.
+        log: its stderr.
+        expect_code: exit code after SIGTERM.
+    """
+
+    process: subprocess.Popen[bytes]
+    root: Path
+    log: Path
+    expect_code: int = 0
+
+    @property
+    def memory(self) -> Path:
+        return self.root / MEMORY
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(10)
+
+
+def wait_until(condition: Any, seconds: float = 10.0) -> None:
+    """Wait for a condition, with a limit."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+def start(root: Path, *options: str, **popen: Any) -> Daemon:
+    """Start a mount with a SlowTree at a directory and wait until it is usable, or has ended."""
+    log = root.with_name(f"{root.name}.log")
+    with log.open("ab") as stderr:
+        process = subprocess.Popen(
+            [*PYTHON, __file__, "mount", str(root), *options], stdin=subprocess.DEVNULL, stderr=stderr, **popen
+        )
+    daemon = Daemon(process, root, log)
+    before = daemon.said.count(" is at ")
+    wait_until(lambda: daemon.said.count(" is at ") > before or process.poll() is not None)
+    if process.poll() is None:
+        assert file_system_type(str(daemon.memory)) == FUSE_SUPER_MAGIC
+    return daemon
+
+
+@contextmanager
+def serving(root: Path, *options: str, **popen: Any) -> Iterator[Daemon]:
+    """A mount for the time of the block; afterwards it must end with its exit code and leave nothing."""
+    root.mkdir(exist_ok=True)
+    daemon = start(root, *options, **popen)
+    try:
+        assert daemon.process.poll() is None, daemon.said
+        yield daemon
+        if daemon.process.poll() is None:
+            assert daemon.stop() == daemon.expect_code, daemon.said
+    finally:
+        daemon.process.kill()
+        daemon.process.wait()
+        subprocess.run(["umount", "-l", str(root)], stderr=subprocess.DEVNULL, check=False)
+    assert not os.path.ismount(root)
+    assert os.listdir(root) == []
+
+
+class Writer:
+    """A process that writes one text to one file."""
+
+    def __init__(self, path: Path, text: str, command: Sequence[str] = ()) -> None:
+        script = command or [*PYTHON, "-S", "-c", _WRITER, str(path), text]
+        self.process = subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert self.process.stdout is not None
+        with self.process.stdout as told:
+            told.read(1)
+        time.sleep(0.03)
+
+    def signal(self, number: int) -> float:
+        """Send it a signal; how long it took to end, in seconds."""
+        at = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(10)
+        return time.monotonic() - at
+
+    def end(self) -> int:
+        """Its errno, or minus the signal that ended it."""
+        return self.process.wait(10)
+
+
+if __name__ == "__main__":
+    # The command line of memhpfs, with a SlowTree.
+    from memhpfs.cli.main import main
+    from memhpfs.host import daemon as served
+
+    served.Tree = SlowTree  # type: ignore[misc]
+    main()

@@ -12,28 +12,36 @@ from functools import partial
 from attrs import define
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from memhpfs.errors import SysError
 from memhpfs.kernel import dimm
 from memhpfs.kernel.boot import boot
 from memhpfs.kernel.check import check
 from memhpfs.kernel.faults import OPERATIONS, add_fault, delete_fault
+from memhpfs.kernel.features import RELEASES
 from memhpfs.kernel.pause import Nudge, Op, Pause
-from memhpfs.kernel.spec import MemmapMode, NodeSpec, OnlinePolicy, RamRange, Spec
+from memhpfs.kernel.spec import BootParams, MemmapMode, NodeSpec, OnlinePolicy, RamKind, RamRange, Spec
 from memhpfs.kernel.state import BlockState, Fault, Kernel
 from memhpfs.kernel.workload import KINDS, add_workload, delete_workload
 from memhpfs.sysfs.files import OpenFile
 from memhpfs.sysfs.tree import Tree
-from memhpfs.units import GIB, MIB
+from memhpfs.units import GIB, MIB, align_up
 
-BLOCK = 128 * MIB
+BLOCK, BLOCK_PAGES = 128 * MIB, 32768
 MEMORY = "/sys/devices/system/memory"
 PARAMETERS = "/sys/module/memory_hotplug/parameters"
 ACTIONS = "/sys/kernel/debug/notifier-error-inject/memory/actions"
 MAX_OPS = 4
-#: Boot RAM of node 0 is blocks 0 to 7; DIMMs go to 32 and up.
-RAM = (RamRange(0x1000, 0x9FC00), RamRange(0x100000, GIB - 0x20000))
+#: Boot RAM of node 0 is blocks 0 to 7; DIMMs go to 32 and up.  Some machines have special blocks, or two nodes.
+END = GIB - 0x20000
+PLAIN = (RamRange(0x1000, 0x9FC00), RamRange(MIB, END))
+SPECIAL = (
+    RamRange(0x1000, 0x9FC00), RamRange(MIB, 4 * BLOCK),
+    RamRange(4 * BLOCK, 5 * BLOCK, kind=RamKind.UNMOVABLE), RamRange(5 * BLOCK, 6 * BLOCK, kind=RamKind.CMA),
+    RamRange(6 * BLOCK, 7 * BLOCK, kind=RamKind.MOVABLE), RamRange(7 * BLOCK, END),
+)
+TWO_NODES = (RamRange(0x1000, 0x9FC00), RamRange(MIB, 3 * BLOCK + 5 * MIB), RamRange(3 * BLOCK + 5 * MIB, END, node=1))
 BLOCKS = st.one_of(st.integers(0, 8), st.integers(32, 41))
 STATES = st.sampled_from(["online", "offline", "online_kernel", "online_movable\n", "offline\n"])
 WORDS = st.sampled_from([
@@ -67,20 +75,20 @@ def summary(kernel: Kernel) -> object:
     """All that a refused step must leave alone, as plain values.
 
     Not the requested zone type that stays with a block, counted faults, and pages that had moved already: Linux keeps
-    those too.
+    those too.  Nor the hole after the end of boot memory, which a span that shrinks back may take in.
     """
     return (
         [(b.id, b.state, b.device_offline, b.zone and (b.zone.node_id, b.zone.name), b.node_ids, b.serial,
           b.present_pages, b.vmemmap_pages, b.nr_hwpoison) for b in kernel.blocks.values()],
         [(n.id, n.online, n.has_memory, n.has_normal_memory, n.serial, sorted(n.links)) for n in kernel.nodes.values()],
-        [(z.node_id, z.name, z.start_pfn, z.spanned_pages, z.present_pages, z.managed_pages, z.cma_pages)
-         for n in kernel.nodes.values() for z in n.zones.values()],
+        [(z.node_id, z.name, z.start_pfn, align_up(z.end_pfn, BLOCK_PAGES), z.present_pages, z.managed_pages,
+          z.cma_pages) for n in kernel.nodes.values() for z in n.zones.values()],
         [(g.node_id, g.max_pages, sorted(g.blocks), g.present_kernel_pages, g.present_movable_pages)
          for g in kernel.groups],
         [(r.start, r.end, r.name) for r in kernel.iomem],
         (kernel.params.auto_online, kernel.params.online_policy, kernel.params.auto_movable_ratio,
          kernel.params.auto_movable_numa_aware, kernel.params.memmap_on_memory),
-        (sorted(kernel.poisoned), sorted(kernel.firmware.items()), sorted(kernel.workloads), dict(kernel.power),
+        (dict(kernel.poisoned), sorted(kernel.firmware.items()), sorted(kernel.workloads), dict(kernel.power),
          dict(kernel.notifier.inject), kernel.lock.owner),
     )
 
@@ -100,12 +108,22 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        spec = Spec("6.12", "x86_64", RAM, (NodeSpec(0, (0, 1)), NodeSpec(1)), with_files=frozenset({"probe"}))
-        self.kernel = boot(spec)
-        self.tree = Tree(self.kernel, lambda: 0)
         self.running: list[Running] = []
         self.open_files: list[OpenFile] = []
         self.moves = self.names = 0
+
+    @initialize(release=st.sampled_from(list(RELEASES)), ram=st.sampled_from([PLAIN, SPECIAL, TWO_NODES]),
+                rate=st.sampled_from([0, GIB]), kernelcore=st.sampled_from([0, 0, 400 * MIB]),
+                policy=st.sampled_from(list(OnlinePolicy)), movable_node=st.booleans())
+    def boot(
+        self, release: str, ram: tuple[RamRange, ...], rate: int, kernelcore: int, policy: OnlinePolicy,
+        movable_node: bool,
+    ) -> None:
+        params = BootParams(kernelcore_bytes=kernelcore, online_policy=policy, movable_node=movable_node)
+        spec = Spec(release, "x86_64", ram, (NodeSpec(0, (0, 1)), NodeSpec(1)), params=params, migration_rate=rate,
+                    with_files=frozenset({"probe"}))
+        self.kernel = boot(spec)
+        self.tree = Tree(self.kernel, lambda: 0)
 
     # -- acting -----------------------------------------------------------------------------------------------
 
@@ -348,6 +366,6 @@ class Machine(RuleBasedStateMachine):
 
 TestMachine = Machine.TestCase
 TestMachine.settings = settings(
-    max_examples=int(os.environ.get("MODEL_EXAMPLES", "60")), stateful_step_count=50, deadline=None,
+    max_examples=int(os.environ.get("MODEL_EXAMPLES", "200")), stateful_step_count=50, deadline=None,
     derandomize="MODEL_EXAMPLES" not in os.environ,
 )

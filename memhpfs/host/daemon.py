@@ -68,6 +68,16 @@ class ServeOptions:
     on_ready: Callable[[], None] | None = None
 
 
+@frozen
+class _Place:
+    """Where a machine is served: its name, mount point, QMP socket, and whether other users are let in."""
+
+    name: str
+    path: str
+    qmp: str
+    others: bool
+
+
 async def serve(machine: Machine, mountpoint: str, options: ServeOptions) -> None:
     """Serve a machine until SIGINT, SIGTERM, SIGHUP, `quit`, an unmount from outside, or cancellation.
 
@@ -75,8 +85,12 @@ async def serve(machine: Machine, mountpoint: str, options: ServeOptions) -> Non
         UserError: something is not as it must be; nothing is left behind.
     """
     check_fuse()
-    others = allow_other(options.allow_other)
-    path = prepare(mountpoint)
+    place = _Place(
+        name=machine.name,
+        path=prepare(mountpoint),
+        qmp=os.path.abspath(options.qmp or registry.socket_path()),  # noqa: ASYNC240 - no file is touched
+        others=allow_other(options.allow_other),
+    )
     with closing(UeventSocket()) if options.uevents else nullcontext() as uevents:
         hardware, driver = _switch_on(machine)
         driver.uevents = uevents
@@ -84,7 +98,7 @@ async def serve(machine: Machine, mountpoint: str, options: ServeOptions) -> Non
         gc.collect()
         gc.freeze()
         try:
-            await _run(machine, path, options, hardware, driver, others)
+            await _run(place, options, hardware, driver)
         except BaseExceptionGroup as group:
             raise _only_user_error(group) or group from None
         finally:
@@ -113,33 +127,30 @@ def _switch_on(machine: Machine) -> tuple[Hardware, Driver]:
     return hardware, driver
 
 
-async def _run(
-    machine: Machine, path: str, options: ServeOptions, hardware: Hardware, driver: Driver, others: bool
-) -> None:
+async def _run(place: _Place, options: ServeOptions, hardware: Hardware, driver: Driver) -> None:
     interrupts, caches, ready = Interrupts(verbose=options.verbose > 1), Invalidator(), trio.Event()
-    qmp = os.path.abspath(options.qmp or registry.socket_path())  # noqa: ASYNC240 - no file is touched
     async with trio.open_nursery() as outer:
         stop = partial(outer.start_soon, _stop, caches, outer.cancel_scope)
         await outer.start(_stop_at_signal, stop)
         server = QmpServer(hardware, driver.wake_guest, stop)
         driver.guest_idle = server.announce
-        await outer.start(server.serve, qmp)
+        await outer.start(server.serve, place.qmp)
         requests = Requests(driver.tree, driver, interrupts, ready.set)
-        with mounted(requests, path, interrupts, others=others) as descriptor:
+        with mounted(requests, place.path, interrupts, others=place.others) as descriptor:
             # Whatever uses the mount ends before the mount does.
             async with trio.open_nursery() as inner:
                 driver.caches = caches
                 inner.start_soon(caches.run)
                 inner.start_soon(driver.run_guest)
-                inner.start_soon(_announce, ready, machine.name, path, qmp, options)
+                inner.start_soon(_announce, ready, place, options)
                 await serve_requests(descriptor, options.loop)
                 inner.cancel_scope.cancel()
         outer.cancel_scope.cancel()
 
 
-async def _announce(ready: trio.Event, name: str, path: str, qmp: str, options: ServeOptions) -> None:
+async def _announce(ready: trio.Event, place: _Place, options: ServeOptions) -> None:
     await ready.wait()
-    entry = registry.write_entry("mount", name, path, qmp) if options.registered else None
+    entry = registry.write_entry("mount", place.name, place.path, place.qmp) if options.registered else None
     try:
         if options.on_ready is not None:
             options.on_ready()

@@ -92,6 +92,7 @@ class Driver:
     tainted: list[str] = field(factory=list, init=False)
     _started: float = field(factory=monotonic, init=False)
     _lock_queue: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
+    _waking: bool = field(default=False, init=False)
     _guest_queue: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
 
     async def run(self, op: Op[T], caller: Callable[[], AbstractContextManager[Caller]] | None = None) -> T:
@@ -132,7 +133,8 @@ class Driver:
             self.guest_idle()
 
     def wake_guest(self) -> None:
-        """There is work for the guest."""
+        """The hardware may have work for the guest, or have changed the model itself."""
+        self.flush()
         self._guest_queue.unpark_all()
 
     def flush(self) -> None:
@@ -145,7 +147,8 @@ class Driver:
                     self._print(entry)
                 else:
                     self._forget(entry)
-        if self._lock_queue and self.kernel.lock.owner is None:
+        if self._lock_queue and self.kernel.lock.owner is None and not self._waking:
+            self._waking = True
             self._lock_queue.unpark()
 
     def bug(self, where: str, error: Exception) -> None:
@@ -188,13 +191,16 @@ class Driver:
         """Queue for the hotplug lock.
 
         Linux lets a writer sleep 5 ms and starts its system call over, which gives signal handlers a turn.  Here it
-        sleeps until the lock is free.  A release wakes one waiter, and so does each step while the lock is free.
+        sleeps until the lock is free.  Each flush while the lock is free wakes one waiter, in order.
         """
-        if caller is None:
-            await self._lock_queue.park()
-            return
-        await caller.sleep(math.inf, self._lock_queue)
-        if caller.signalled:
+        try:
+            if caller is None:
+                await self._lock_queue.park()
+            else:
+                await caller.sleep(math.inf, self._lock_queue)
+        finally:
+            self._waking = False
+        if caller is not None and caller.signalled:
             if caller.dying():
                 raise Interrupted()
             caller.restart()
@@ -208,6 +214,7 @@ class Driver:
         level, text = klog.line(record)
         line = KernelLine(monotonic() - self._started, level, text)
         self.log_lines.append(line)
+        _log.info("kernel: %s", text)
         for callback in self.log_callbacks:
             callback(line)
 

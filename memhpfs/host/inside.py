@@ -6,6 +6,7 @@ then udevd if wanted; then the command.  The command's end is the machine's end.
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -136,6 +137,8 @@ def exec_command(command: Sequence[str]) -> NoReturn:
         signal.signal(number, signal.SIG_DFL)
     os.environ["MEMHPFS_QMP"] = QMP_INSIDE
     os.environ["SYSTEMD_DEVICE_VERIFY_SYSFS"] = "0"
+    if shutil.which("memhpfs") is None:
+        os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:{Path(sys.executable).parent}"
     code = _EXIT_NOT_EXECUTABLE
     try:
         os.execvp(command[0], list(command))

@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import shutil
-import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -80,32 +79,8 @@ def prepare(directory: str) -> str:
     """
     path = os.path.realpath(directory)
     try:
-        mode = os.stat(path).st_mode
-    except OSError as error:
-        if error.errno != errno.ENOTCONN:
-            raise UserError(f"{directory}: {_why(error)}") from None
-        _repair(directory, path)
-        mode = os.stat(path).st_mode
-    if not stat.S_ISDIR(mode):
-        raise UserError(f"{directory}: not a directory")
-    _check_usable(directory, path)
-    return path
-
-
-def _repair(directory: str, path: str) -> None:
-    """Unmount what a killed daemon left.  Of nobody but ours."""
-    dead = mounts_at(path)
-    if not dead or dead[-1].source != FS_NAME:
-        kind = dead[-1].type if dead else "?"
-        raise UserError(f"{directory}: a dead mount of type {kind} is there; unmount it first (umount -l)")
-    _log.info("%s: unmounting what a memhpfs that was killed left", directory)
-    unmount_lazily(path)
-
-
-def _check_usable(directory: str, path: str) -> None:
-    if any(mount.source == FS_NAME for mount in mounts_at(path)):
-        raise UserError(f"{directory}: a memhpfs is mounted there already")
-    try:
+        if [mount.source for mount in mounts_at(path)][-1:] == [FS_NAME]:
+            _repair(directory, path)
         names = os.listdir(path)
     except OSError as error:
         raise UserError(f"{directory}: {_why(error)}") from None
@@ -113,12 +88,28 @@ def _check_usable(directory: str, path: str) -> None:
         raise UserError(f"{directory}: not empty (it has {min(names)!r}); an empty directory is needed")
     if not os.access(path, os.W_OK):
         raise UserError(f"{directory}: no write permission, which mounting needs")
+    return path
+
+
+def _repair(directory: str, path: str) -> None:
+    """Unmount what a killed daemon of ours left.  Only a request shows that it is dead: attributes are cached."""
+    try:
+        os.statvfs(path)
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:
+            raise
+    else:
+        raise UserError(f"{directory}: a memhpfs is mounted there already")
+    _log.info("%s: unmounting what a memhpfs that was killed left", directory)
+    unmount_lazily(path)
 
 
 def _why(error: OSError) -> str:
-    return {errno.ENOENT: "no such directory", errno.EACCES: "permission denied"}.get(
-        error.errno or 0, (error.strerror or "unusable").lower()
-    )
+    return {
+        errno.ENOENT: "no such directory",
+        errno.ENOTDIR: "not a directory",
+        errno.ENOTCONN: "a dead mount of another file system is there; unmount it first (umount -l)",
+    }.get(error.errno or 0, (error.strerror or "unusable").lower())
 
 
 def unmount_lazily(path: str) -> None:

@@ -63,8 +63,8 @@ def _check_zone(kernel: Kernel, zone: Zone) -> None:
     _must(0 <= zone.managed_pages <= zone.present_pages, f"{name}: managed {zone.managed_pages} of {present}")
     counted = [sum(kernel.pages.get(extent, use) for extent in zone.pages.extents) for use in Use]
     _must(counted == zone.pages.totals, f"{name}: totals of uses")
-    poisoned = sum(1 for pfn in kernel.poisoned if _zone_of(kernel, pfn) is zone)
-    _must(sum(counted) + poisoned == zone.managed_pages, f"{name}: uses {sum(counted)} of {zone.managed_pages} managed")
+    lost = sum(1 for pfn, was_lost in kernel.poisoned.items() if was_lost and _zone_of(kernel, pfn) is zone)
+    _must(sum(counted) + lost == zone.managed_pages, f"{name}: uses {sum(counted)} of {zone.managed_pages} managed")
     _must(zone.present_pages <= zone.spanned_pages, f"{name}: present exceeds the span")
     _must(bool(zone.present_pages) == bool(zone.spanned_pages), f"{name}: a span without memory")
 

@@ -9,6 +9,7 @@ from memhpfs.kernel.alloc import take_from_zone
 from memhpfs.kernel.faults import strike
 from memhpfs.kernel.notify import GOING_ONLINE, notify
 from memhpfs.kernel.pages import Use
+from memhpfs.kernel.poison import lost_pages
 from memhpfs.kernel.policy import block_zone
 from memhpfs.kernel.spec import OnlineType
 from memhpfs.kernel.state import Block, BlockState, Kernel, Zone
@@ -42,7 +43,7 @@ def memory_block_online(kernel: Kernel, block: Block, online_type: OnlineType) -
     adjust_present(block, zone, nr_pages)
     managed = nr_pages - block.vmemmap_pages
     zone.managed_pages += managed
-    block.extents = (kernel.pages.new_extent(zone.pages, managed - block.nr_hwpoison),)
+    block.extents = (kernel.pages.new_extent(zone.pages, managed - lost_pages(kernel, block)),)
     block.zone, block.state = zone, BlockState.ONLINE
     node = kernel.nodes[block.node_id]
     node.zone_ever_online.add(zone.name)

@@ -6,10 +6,13 @@ transcript poison.plain.  A poisoned page stays in MemTotal; its block may not g
 
 from memhpfs.errors import Busy, CannotOfflinePage, OutsideControl, Poisoned
 from memhpfs.kernel.geometry import PAGE_SIZE
-from memhpfs.kernel.pages import UNMOVABLE_USES, Use
+from memhpfs.kernel.pages import MOVABLE_USES, Use
 from memhpfs.kernel.state import Block, BlockState, Kernel, Zone
 
-__all__ = ["forget_poison", "hard_offline_page", "soft_offline_page"]
+__all__ = ["forget_poison", "hard_offline_page", "lost_pages", "soft_offline_page"]
+
+#: Uses whose pages the allocator can lose to poison: the others stay with whoever has them.
+_LOSABLE = (Use.FREE, *MOVABLE_USES)
 
 
 def soft_offline_page(kernel: Kernel, address: int) -> None:
@@ -33,7 +36,7 @@ def soft_offline_page(kernel: Kernel, address: int) -> None:
         return
     if _is_kernel_page(kernel, block, pfn):
         raise CannotOfflinePage()
-    _poison(kernel, block, pfn)
+    _poison(kernel, block, pfn, lost=True)
 
 
 def hard_offline_page(kernel: Kernel, address: int) -> None:
@@ -55,8 +58,9 @@ def hard_offline_page(kernel: Kernel, address: int) -> None:
     if pfn in kernel.poisoned:
         kernel.journal.log("memory-failure", pfn=pfn, what="already poisoned page", result="Failed")
         raise Poisoned()
-    _poison(kernel, block, pfn)
-    if _is_kernel_page(kernel, block, pfn):
+    unhandlable = _is_kernel_page(kernel, block, pfn)
+    _poison(kernel, block, pfn, lost=not unhandlable)
+    if unhandlable:
         kernel.journal.log("memory-failure-unhandlable", pfn=pfn)
         _count(kernel, block, pfn, "get hwpoison page", "Ignored", "ignored")
         raise Busy()
@@ -65,9 +69,19 @@ def hard_offline_page(kernel: Kernel, address: int) -> None:
 
 def forget_poison(kernel: Kernel, block: Block) -> None:
     """The block is removed, and its broken pages with it.  Linux: memblk_nr_poison, clear_hwpoisoned_pages."""
-    start_pfn = block.id * kernel.pages_per_block
-    if block.nr_hwpoison:
-        kernel.poisoned -= set(range(start_pfn, start_pfn + kernel.pages_per_block))
+    for pfn in _poisoned_of(kernel, block):
+        del kernel.poisoned[pfn]
+
+
+def lost_pages(kernel: Kernel, block: Block) -> int:
+    """Poisoned pages of a block that its allocator does not have."""
+    return sum(kernel.poisoned[pfn] for pfn in _poisoned_of(kernel, block))
+
+
+def _poisoned_of(kernel: Kernel, block: Block) -> list[int]:
+    if not block.nr_hwpoison:
+        return []
+    return [pfn for pfn in kernel.poisoned if pfn // kernel.pages_per_block == block.id]
 
 
 def _refuse_outside(kernel: Kernel, pfn: int) -> None:
@@ -84,27 +98,25 @@ def _count(kernel: Kernel, block: Block, pfn: int, what: str, result: str, count
     failures["total"] += 1
 
 
-def _poison(kernel: Kernel, block: Block, pfn: int) -> None:
-    """The page leaves the allocator; what it held is lost or has moved to a free page."""
-    kernel.poisoned.add(pfn)
+def _poison(kernel: Kernel, block: Block, pfn: int, *, lost: bool) -> None:
+    """Mark a page; if the allocator loses it, what it held is lost too, or has moved to a free page."""
+    kernel.poisoned[pfn] = lost
     block.nr_hwpoison += 1
-    zone, extent = extent_of(kernel, block, pfn)
-    if kernel.pages.get(extent, Use.FREE):
-        kernel.pages.add(zone.pages, extent, Use.FREE, -1)
-    else:
-        use = max(Use, key=lambda item: kernel.pages.get(extent, item))
+    if lost:
+        zone, extent = extent_of(kernel, block, pfn)
+        use = next(use for use in _LOSABLE if kernel.pages.get(extent, use))
         kernel.pages.add(zone.pages, extent, use, -1)
 
 
 def _is_kernel_page(kernel: Kernel, block: Block, pfn: int) -> bool:
     """Boot reservations stand in block 0 and at the end of each other block that has any; memmaps at its start."""
     offset = pfn - block.id * kernel.pages_per_block
-    if offset < block.vmemmap_pages:
+    if offset < block.vmemmap_pages or offset >= block.present_pages - block.unmanaged_pages:
+        return True
+    if block.id == 0 and block.unmanaged_pages:
         return True
     _, extent = extent_of(kernel, block, pfn)
-    if kernel.pages.get(extent, Use.FREE) == 0 and kernel.pages.total(extent, UNMOVABLE_USES):
-        return True
-    return bool(block.unmanaged_pages) and (block.id == 0 or offset >= kernel.pages_per_block - block.unmanaged_pages)
+    return not kernel.pages.total(extent, _LOSABLE)
 
 
 def extent_of(kernel: Kernel, block: Block, pfn: int) -> tuple[Zone, int]:

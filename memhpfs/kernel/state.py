@@ -286,7 +286,7 @@ class Kernel:
         devices: existing block and node devices by serial.
         groups: living memory groups.
         iomem: RAM resources, ascending.
-        poisoned: pfns of poisoned pages.
+        poisoned: poisoned pages by pfn, and whether the allocator lost them; it never had, say, reserved ones.
         gigantic: 1 GiB pages of all pools.
         workloads, faults: by name.
         balloon_compaction: whether pages of a balloon can migrate.
@@ -311,7 +311,7 @@ class Kernel:
     lock: HotplugLock = field(factory=HotplugLock)
     notifier: Notifier = field(factory=Notifier)
     firmware: dict[int, tuple[int, int]] = field(factory=dict)
-    poisoned: set[int] = field(factory=set)
+    poisoned: dict[int, bool] = field(factory=dict)
     gigantic: list[Gigantic] = field(factory=list)
     workloads: dict[str, Workload] = field(factory=dict)
     faults: dict[str, Fault] = field(factory=dict)
