@@ -32,6 +32,14 @@ NAMES = ("state", "removable", "phys_index", "valid_zones")
 SOME_BLOCKS = 24
 #: A machine with 8,192 blocks.
 LARGE = 'block-size = "128M"\nram = "1T"\n'
+#: A machine of which eight blocks can be neither emptied nor given up: their pages are pinned.
+STUCK = """
+cmdline = "memhp_default_state=online_movable"
+ram = "2G"
+dimm = [{id = "d0", size = "1G"}]
+workload = [{id = "pins", kind = "pinned", movable = true, size = "1G"}]
+"""
+WRITERS = READERS = 8
 FLOOR, POLL, STOCK, SYSFS = "C floor", "memhpfs", "stock loop", "sysfs"
 
 Trees = dict[str, Path]
@@ -193,6 +201,54 @@ def starts(folder: Path, rounds: int) -> None:
               f"after an lsmem the daemon has {kib / 1024:.0f} MiB")
 
 
+@contextmanager
+def writers(root: Path, ended_ms: list[float]) -> Iterator[None]:
+    """Writers that offline for ever; at the end, the milliseconds from the signal to the end of each."""
+    stuck = sorted((root / MEMORY).glob("memory[0-9]*"), key=lambda path: int(path.name[6:]))[-WRITERS:]
+    processes = []
+    for block in stuck:
+        with open(block / "state", "w") as state:
+            processes.append(
+                subprocess.Popen(["sh", "-c", "echo ready; echo offline >&2"], stdout=subprocess.PIPE, stderr=state)
+            )
+    for process in processes:
+        assert process.stdout
+        process.stdout.readline()
+    try:
+        yield
+    finally:
+        for process in processes:
+            assert process.poll() is None, "an offlining ended by itself"
+            began = time.perf_counter()
+            process.terminate()
+            process.wait()
+            ended_ms.append((time.perf_counter() - began) * 1e3)
+
+
+def by_readers(folder: Path, root: Path) -> float:
+    """Microseconds for one open+read+close by each of several readers at once."""
+    command = [folder / "client", "read", "4", *files_of(root)]
+    readers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(READERS)]
+    return statistics.mean(float(reader.communicate()[0]) for reader in readers)
+
+
+def load(folder: Path, rounds: int) -> None:
+    """Print what readers and signals see beside writers that offline for ever."""
+    (folder / "stuck.toml").write_text(STUCK)
+    alone, beside, ended_ms = [], [], list[float]()
+    with daemon(folder, MEMHPFS, "mount", "--machine", folder / "stuck.toml", "DIR") as (root, _, _):
+        by_readers(folder, root)
+        for _ in range(rounds):
+            alone.append(by_readers(folder, root))
+            with writers(root, ended_ms):
+                beside.append(by_readers(folder, root))
+    ratio = statistics.median(beside) / statistics.median(alone)
+    print(f"{READERS} readers beside {WRITERS} writers that offline for ever: {statistics.median(beside):.0f} us for "
+          f"an open+read+close, {ratio:.2f} times what it takes without the writers (limit 2)")
+    print(f"from a signal to the end of such a writer: {statistics.median(ended_ms):.1f} ms, at most "
+          f"{max(ended_ms):.1f} ms (limit 10)")
+
+
 def main() -> int:
     """Measure and print; with --check exit code 1 when the limit is not met."""
     parser = argparse.ArgumentParser(prog="make bench", description=(__doc__ or "").partition("\n")[0])
@@ -207,6 +263,8 @@ def main() -> int:
         met = "met" if ratio <= LIMIT else "NOT met"
         print(f"\nlimit: open+read+close at most {LIMIT} times the C floor; here {ratio:.2f}: {met}\n")
         starts(folder, min(options.rounds, 5))
+        print()
+        load(folder, min(options.rounds, 5))
     return 1 if options.check and ratio > LIMIT else 0
 
 

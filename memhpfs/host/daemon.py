@@ -93,12 +93,11 @@ async def serve(machine: Machine, mountpoint: str, options: ServeOptions) -> Non
     )
     with closing(UeventSocket()) if options.uevents else nullcontext() as uevents:
         hardware, driver = _switch_on(machine)
-        driver.uevents = uevents
         # What boot made stays for good: keep the garbage collector away from it.
         gc.collect()
         gc.freeze()
         try:
-            await _run(place, options, hardware, driver)
+            await _run(place, options, hardware, driver, uevents)
         except BaseExceptionGroup as group:
             raise _only_user_error(group) or group from None
         finally:
@@ -122,18 +121,21 @@ def _switch_on(machine: Machine) -> tuple[Hardware, Driver]:
     """Boot the machine.  Files belong to whoever mounts."""
     hardware = power_on(machine)
     tree = Tree(hardware.kernel, time.time_ns, uid=os.geteuid(), gid=os.getegid())
-    driver = Driver(hardware.kernel, tree, work=hardware.work)
-    driver.flush()
-    return hardware, driver
+    return hardware, Driver(hardware.kernel, tree, work=hardware.work)
 
 
-async def _run(place: _Place, options: ServeOptions, hardware: Hardware, driver: Driver) -> None:
+async def _run(
+    place: _Place, options: ServeOptions, hardware: Hardware, driver: Driver, uevents: UeventSocket | None
+) -> None:
     interrupts, caches, ready = Interrupts(verbose=options.verbose > 1), Invalidator(), trio.Event()
     async with trio.open_nursery() as outer:
         stop = partial(outer.start_soon, _stop, caches, outer.cancel_scope)
         await outer.start(_stop_at_signal, stop)
         server = QmpServer(hardware, driver.wake_guest, stop)
-        driver.guest_idle = server.announce
+        driver.guest_idle, driver.kernel_log = server.announce, server.kernel_log
+        # Nobody hears the uevents of boot; its log lines are kept.
+        driver.flush()
+        driver.uevents = uevents
         await outer.start(server.serve, place.qmp)
         requests = Requests(driver.tree, driver, interrupts, ready.set)
         with mounted(requests, place.path, interrupts, others=place.others) as descriptor:

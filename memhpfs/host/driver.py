@@ -26,13 +26,11 @@ from memhpfs.kernel.state import Kernel
 from memhpfs.sysfs import klog, uevent
 from memhpfs.sysfs.tree import Stale, Tree
 
-__all__ = ["BUSY_S", "LOG_LINES", "Driver", "KernelLine", "UeventSink"]
+__all__ = ["BUSY_S", "Driver", "LogSink", "UeventSink"]
 
 T = TypeVar("T")
 #: How long an Op runs through pauses that cost nothing before others get a turn, in seconds.
 BUSY_S = 0.0005
-#: How many lines of the kernel's log are kept.
-LOG_LINES = 4096
 
 _log = logging.getLogger(__name__)
 
@@ -52,13 +50,10 @@ class CacheSink(Protocol):
     async def settle(self) -> None: ...
 
 
-@frozen
-class KernelLine:
-    """A line of the kernel's log: seconds since the machine's start, level ("info", "warn", "err") and text."""
+class LogSink(Protocol):
+    """Where lines of the kernel's log go, with the seconds since the machine's start."""
 
-    seconds: float
-    level: str
-    text: str
+    def __call__(self, seconds: float, level: str, text: str) -> None: ...
 
 
 @frozen
@@ -76,8 +71,7 @@ class Driver:
         caches: where stale names go; None before the mount.
         work: Ops of the guest, run one after the other.
         guest_idle: called when the guest is through with one piece of work, after all its effects are out.
-        log_lines: the end of the kernel's log.
-        log_callbacks: called with each new line.
+        kernel_log: where lines of the kernel's log go; None: nowhere but to the daemon's own log.
         tainted: what went wrong in the model itself, one line each.
     """
 
@@ -87,8 +81,7 @@ class Driver:
     caches: CacheSink | None = None
     work: deque[Op[object]] = field(factory=deque)
     guest_idle: Callable[[], None] = lambda: None
-    log_lines: deque[KernelLine] = field(factory=lambda: deque(maxlen=LOG_LINES), init=False)
-    log_callbacks: list[Callable[[KernelLine], None]] = field(factory=list, init=False)
+    kernel_log: LogSink | None = None
     tainted: list[str] = field(factory=list, init=False)
     _started: float = field(factory=monotonic, init=False)
     _lock_queue: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
@@ -155,6 +148,7 @@ class Driver:
         """Note a mistake of the model itself: it is logged, and the machine goes on as tainted."""
         _log.error("%s: this is a bug in memhpfs; the machine is tainted", where, exc_info=error)
         self.tainted.append(f"{where}: {type(error).__name__}: {error}")
+        self._say("err", f"BUG in memhpfs, the machine is tainted: {self.tainted[-1]}")
 
     def _advance(self, op: Op[T], nudge: Nudge | None) -> "Pause | _Done[T]":
         """Resume an Op up to a pause that lasts, or to its end; pauses that cost nothing end after BUSY_S."""
@@ -212,11 +206,12 @@ class Driver:
 
     def _print(self, record: LogRecord) -> None:
         level, text = klog.line(record)
-        line = KernelLine(monotonic() - self._started, level, text)
-        self.log_lines.append(line)
         _log.info("kernel: %s", text)
-        for callback in self.log_callbacks:
-            callback(line)
+        self._say(level, text)
+
+    def _say(self, level: str, text: str) -> None:
+        if self.kernel_log is not None:
+            self.kernel_log(monotonic() - self._started, level, text)
 
     def _forget(self, entry: Entry) -> None:
         stale = self.tree.stale(entry)

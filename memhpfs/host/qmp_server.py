@@ -5,6 +5,7 @@ Lives here: the socket, lines, time stamps, queues.  Must not: what a command do
     server = QmpServer(hardware, wake, on_quit)
     await nursery.start(server.serve, path)       # listening
     server.announce()                             # whenever hardware.events may have grown
+    server.kernel_log(seconds, level, text)       # for each line of the kernel's log
 
 `wake` is called after each command, since it may have left work for the guest; `on_quit` after the answer to `quit`.
 """
@@ -26,7 +27,7 @@ from memhpfs.errors import UserError
 from memhpfs.qmp.hardware import Event, Hardware
 from memhpfs.qmp.session import MAX_LINE_BYTES, Session
 
-__all__ = ["QmpServer", "listen"]
+__all__ = ["QmpServer", "claim", "listen"]
 
 #: Events and answers that a client may leave unread before it is cut off.
 _QUEUE_LENGTH = 65536
@@ -43,11 +44,9 @@ def listen(path: str) -> trio.SocketListener:
     Raises:
         UserError: the path cannot be used, with the reason.
     """
-    if len(os.fsencode(path)) > _MAX_PATH:
-        raise UserError(f"{path}: a socket's path may have {_MAX_PATH} bytes", exit_code=2)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _remove_dead(path)
+        claim(path)
         # The umask makes the socket private from the moment it exists.
         mask = os.umask(0o177)
         try:
@@ -64,12 +63,14 @@ def listen(path: str) -> trio.SocketListener:
     return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
 
 
-def _remove_dead(path: str) -> None:
-    """Remove a socket that nobody listens on.
+def claim(path: str) -> None:
+    """See that a socket can be made at a path, and remove one there that nobody listens on.
 
     Raises:
-        UserError: it is no socket, or somebody listens.
+        UserError: the path is too long, something there is no socket, or somebody listens.
     """
+    if len(os.fsencode(path)) > _MAX_PATH:
+        raise UserError(f"{path}: a socket's path may have {_MAX_PATH} bytes", exit_code=2)
     try:
         mode = os.stat(path).st_mode
     except OSError:
@@ -101,6 +102,7 @@ class QmpServer:
     wake: Callable[[], None]
     on_quit: Callable[[], None]
     _clients: "dict[Session, trio.MemorySendChannel[Event]]" = field(factory=dict, init=False)
+    _next_line: int = field(default=0, init=False)
 
     async def serve(
         self, path: str, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -121,12 +123,21 @@ class QmpServer:
     def announce(self) -> None:
         """Send the hardware's new events to all clients that have negotiated."""
         while self.hardware.events:
-            now = time.time()
-            event = self.hardware.events.popleft()
-            event["timestamp"] = {"seconds": int(now), "microseconds": int(now % 1 * 1_000_000)}
-            for session, queue in list(self._clients.items()):
-                if session.negotiated:
-                    self._put(session, queue, event)
+            self._broadcast(self.hardware.events.popleft())
+
+    def kernel_log(self, seconds: float, level: str, text: str) -> None:
+        """Keep a line of the kernel's log, and send it to all clients that have negotiated."""
+        line = {"seq": self._next_line, "seconds": round(seconds, 6), "level": level, "text": text}
+        self._next_line += 1
+        self.hardware.kernel_log.append(line)
+        self._broadcast({"event": "X_KERNEL_LOG", "data": line})
+
+    def _broadcast(self, event: Event) -> None:
+        now = time.time()
+        event["timestamp"] = {"seconds": int(now), "microseconds": int(now % 1 * 1_000_000)}
+        for session, queue in list(self._clients.items()):
+            if session.negotiated:
+                self._put(session, queue, event)
 
     def _put(self, session: Session, queue: "trio.MemorySendChannel[Event]", what: dict[str, Any]) -> None:
         """Queue something for a client; one that does not read is cut off rather than waited for."""

@@ -1,6 +1,7 @@
 """Commands that QEMU does not have: what happens inside the guest.
 
-Workloads use its memory, faults make its operations fail, x-query-blocks tells what is in each block.
+Workloads use its memory, faults make its operations fail, x-query-blocks tells what is in each block,
+x-query-kernel-log what the kernel said.
 """
 
 import re
@@ -73,6 +74,10 @@ def _query_blocks(hardware: Hardware, args: Args) -> Any:
     return [_block(hardware, block) for _, block in sorted(kernel.blocks.items())]
 
 
+def _query_kernel_log(hardware: Hardware, args: Args) -> Any:
+    return list(hardware.kernel_log)
+
+
 def _block(hardware: Hardware, block: Block) -> dict[str, Any]:
     """State, place and use of a block; sizes in bytes, uses that have no page left out."""
     kernel = hardware.kernel
@@ -106,4 +111,5 @@ GUEST_COMMANDS: dict[str, Command] = {
     "x-fault-del": Command("Take a fault back.", _fault_del, _ID),
     "x-query-faults": Command("List faults.", _query_faults),
     "x-query-blocks": Command("What is in each memory block.", _query_blocks),
+    "x-query-kernel-log": Command("The end of the kernel's log.", _query_kernel_log),
 }

@@ -19,9 +19,11 @@ from memhpfs.kernel.state import Kernel
 from memhpfs.qmp.errors import QmpError
 from memhpfs.units import GIB, MIB, align_up
 
-__all__ = ["Backend", "DimmDevice", "Event", "Hardware"]
+__all__ = ["KERNEL_LOG_LINES", "Backend", "DimmDevice", "Event", "Hardware"]
 
 Event = dict[str, Any]
+#: How many lines of the kernel's log are kept.
+KERNEL_LOG_LINES = 4096
 
 #: Alignment of a RAM backend's memory, which is that of huge pages on x86.
 _BACKEND_ALIGN = 2 * MIB
@@ -69,6 +71,7 @@ class Hardware:
         name: the machine's name.
         work: Ops for the guest, to be run in order.
         events: for clients, oldest first.
+        kernel_log: the end of the kernel's log, as on a serial console; lines have seq, seconds, level and text.
         quitting: somebody said `quit`.
     """
 
@@ -80,6 +83,7 @@ class Hardware:
     name: str = ""
     work: "deque[Op[object]]" = field(factory=deque)
     events: deque[Event] = field(factory=deque)
+    kernel_log: deque[dict[str, Any]] = field(factory=lambda: deque(maxlen=KERNEL_LOG_LINES), init=False)
     backends: dict[str, Backend] = field(factory=dict)
     devices: dict[str, DimmDevice] = field(factory=dict)
     quitting: bool = False
