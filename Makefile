@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test setup lint types pytest replay bench clean
+.PHONY: help run test setup lint types pytest replay soak bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ pytest: setup ## The tests; `make pytest ARGS="-k lsmem"` picks some
 
 replay: setup ## Recorded runs of real kernels: `make replay ARGS=FILE...`
 	$(BIN)/memhpfs replay $(ARGS)
+
+soak: setup ## An hour of random use; `make soak SECONDS=600` takes less
+	SOAK_SECONDS=$(or $(SECONDS),3600) $(BIN)/python -m pytest tests/test_soak.py $(ARGS)
 
 bench: setup ## Time reads through FUSE, against a C daemon and the kernel's own sysfs
 	$(BIN)/python scripts/bench.py $(ARGS)

@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import trio
 from attrs import define
 
 from memhpfs.errors import Interrupted
 from memhpfs.host.syscalls import FUSE_SUPER_MAGIC, file_system_type
+from memhpfs.kernel.check import check
 from memhpfs.kernel.lock import with_hotplug_lock
 from memhpfs.kernel.pause import Nudge, Op, Pause
 from memhpfs.sysfs.tree import Tree
@@ -59,7 +61,10 @@ def _spin() -> Op[int]:
 
 
 class SlowTree(Tree):
-    """A tree where any writable file also takes `!WORD SECONDS`, and waits as the word says."""
+    """A tree where any writable file also takes `!WORD SECONDS`, and waits as the word says.
+
+    `!check` tells in the log how many tasks the daemon has, and is a bug of the model if anything does not add up.
+    """
 
     def write(self, ino: int, data: bytes) -> Op[int] | int:
         if not data.startswith(b"!"):
@@ -75,6 +80,10 @@ class SlowTree(Tree):
                 op = with_hotplug_lock(self.kernel, "test", lambda: _pauses(seconds, interruptible=True))
             case "spin":
                 op = _spin()
+            case "check":
+                check(self.kernel)
+                print("tasks:", trio.lowlevel.current_statistics().tasks_living, file=sys.stderr, flush=True)
+                return len(data)
             case _:
                 raise AssertionError(f"a bug on purpose: {word}")
         return _counted(op, len(data))

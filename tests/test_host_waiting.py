@@ -13,6 +13,9 @@ import needs
 import pytest
 from host_kit import Daemon, Writer, serving
 
+#: Signals that a Python program does not catch.
+DEADLY = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
+
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
@@ -171,3 +174,27 @@ def test_forced_unmount_with_a_waiting_writer(daemon):
 
     assert writer.end() == errno.ECONNABORTED
     assert daemon.process.wait(5) == 0
+
+
+def test_second_writer_of_the_same_file_can_be_killed(daemon):
+    """A writer that waits keeps other writers of its file only as long as they want to wait."""
+    first = Writer(_file(daemon), "!hold 20")
+    others = [Writer(_file(daemon), "!hold 0") for _ in DEADLY]
+
+    for other, number in zip(others, DEADLY, strict=True):
+        assert other.signal(number) < 0.1
+    assert first.process.poll() is None
+    assert first.signal(signal.SIGTERM) < 0.1
+
+
+def test_file_is_itself_again_after_the_wait(daemon):
+    """While a writer waits and afterwards the file has its inode number, and what chmod did to it."""
+    file = _file(daemon)
+    number = file.stat().st_ino
+    writer = Writer(file, "!hold 0.5")
+    file.chmod(0o600)
+
+    assert [path.stat().st_ino for path in file.parent.iterdir() if path.name == "state"] == [number]
+    assert file.read_text() == "online\n"
+    assert writer.end() == 0
+    assert (file.stat().st_ino, file.stat().st_mode) == (number, 0o100600)

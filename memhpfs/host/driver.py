@@ -214,6 +214,9 @@ class Driver:
             self.kernel_log(monotonic() - self._started, level, text)
 
     def _forget(self, entry: Entry) -> None:
-        stale = self.tree.stale(entry)
+        self.drop(self.tree.stale(entry))
+
+    def drop(self, stale: Stale) -> None:
+        """Make the kernel forget names and attributes; gone for good once the caches are settled."""
         if self.caches is not None:
             self.caches.drop(stale)

@@ -15,7 +15,8 @@ import errno
 import os
 import stat
 from bisect import bisect_left
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -23,11 +24,13 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FUSEError
 
 from memhpfs.errors import SysError
+from memhpfs.host.alias import Aliases
+from memhpfs.host.caller import Caller
 from memhpfs.host.driver import Driver
 from memhpfs.host.interrupt import Interrupts
 from memhpfs.sysfs.files import OpenFile
 from memhpfs.sysfs.names import END_OF_DIRECTORY, FIRST_HASH
-from memhpfs.sysfs.tree import Tree
+from memhpfs.sysfs.tree import Stale, Tree
 
 __all__ = ["FOREVER_S", "Requests"]
 
@@ -73,15 +76,17 @@ class Requests(pyfuse3.Operations):
         self._tree = tree
         self._driver = driver
         self._interrupts = interrupts
+        self._aliases = Aliases(tree, driver.drop)
         self._on_ready = on_ready
         #: By handle; a closed one is None until its handle is used again.
         self._files: list[Any] = []
         self._closed: list[int] = []
         self._openers: dict[int, int] = {}
         self._xattrs: dict[tuple[int, bytes], bytes] = {}
-        # pyfuse3 copies both before it runs another handler, so one of each is enough.
-        self._entry = EntryAttributes()
+        # pyfuse3 copies all three before it runs another handler, so one of each is enough.
+        self._entry, self._alias = EntryAttributes(), EntryAttributes()
         self._entry.entry_timeout = self._entry.attr_timeout = FOREVER_S
+        self._alias.entry_timeout = self._alias.attr_timeout = 0
         self._opened = pyfuse3.FileInfo(direct_io=True, keep_cache=True)
 
     def refusal(self, where: str, error: Exception) -> FUSEError:
@@ -102,15 +107,23 @@ class Requests(pyfuse3.Operations):
 
     @answers
     def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> EntryAttributes:
-        return self._attributes(self._tree.lookup(parent_inode, name.decode(errors="surrogateescape")))
+        return self._found(self._tree.lookup(parent_inode, name.decode(errors="surrogateescape")))
 
     @answers
     def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> EntryAttributes:
         return self._attributes(inode)
 
+    def _found(self, inode: int) -> EntryAttributes:
+        """A file as a name leads to it: perhaps to an alias."""
+        number = self._aliases.found(inode)
+        entry = self._attributes(number)
+        entry.st_ino = number
+        return entry
+
     def _attributes(self, inode: int) -> EntryAttributes:
-        entry, known = self._entry, self._tree.attributes(inode)
-        entry.st_ino = inode
+        own = self._aliases.own(inode)
+        entry, known = self._entry if own == inode else self._alias, self._tree.attributes(own)
+        entry.st_ino = own
         entry.st_mode = known.mode
         entry.st_nlink = known.nlink
         entry.st_uid = known.uid
@@ -136,7 +149,10 @@ class Requests(pyfuse3.Operations):
             "mtime_ns": attr.st_mtime_ns if fields.update_mtime else None,
         }
         if any(value is not None for value in changes.values()):
-            self._tree.set_attributes(inode, **changes)
+            own = self._aliases.own(inode)
+            self._tree.set_attributes(own, **changes)
+            if own != inode:
+                self._driver.drop(Stale(inodes=(own,)))
         return self._attributes(inode)
 
     @answers
@@ -158,7 +174,7 @@ class Requests(pyfuse3.Operations):
         for index in range(bisect_left(children, start_id, key=lambda child: child.hash), len(children)):
             child = children[index]
             next_id = children[index + 1].hash if index + 1 < len(children) else END_OF_DIRECTORY
-            if not pyfuse3.readdir_reply(token, child.name.encode(), self._attributes(child.ino), next_id):
+            if not pyfuse3.readdir_reply(token, child.name.encode(), self._found(child.ino), next_id):
                 return
 
     async def releasedir(self, fh: int) -> None:
@@ -179,7 +195,7 @@ class Requests(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         """A new descriptor, after the check that root cannot bypass."""
         try:
-            wanted = flags & ACCESS_MODE
+            wanted, inode = flags & ACCESS_MODE, self._aliases.own(inode)
             self._tree.open(inode, wanted != WRITE_ONLY, wanted != READ_ONLY)
             if flags & DIRECT:
                 raise FUSEError(errno.EINVAL)
@@ -221,11 +237,17 @@ class Requests(pyfuse3.Operations):
             taken = self._files[fh].write(buf)
             if isinstance(taken, int):
                 return taken
-            return await self._driver.run(taken, partial(self._interrupts.caller, self._openers[fh]))
+            return await self._driver.run(taken, partial(self._waiting, fh))
         except Exception as error:
             raise self.refusal("write", error) from None
         finally:
             self._driver.flush()
+
+    @contextmanager
+    def _waiting(self, fh: int) -> Iterator[Caller]:
+        """The caller of a write that waits."""
+        with self._interrupts.caller(self._openers[fh]) as caller, self._aliases.waiting(self._files[fh].ino):
+            yield caller
 
     @answers
     def poll(
@@ -263,7 +285,7 @@ class Requests(pyfuse3.Operations):
     def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         if name.startswith(b"system."):
             raise FUSEError(errno.EOPNOTSUPP)
-        value = self._xattrs.get((inode, name))
+        value = self._xattrs.get((self._aliases.own(inode), name))
         if value is None:
             raise FUSEError(pyfuse3.ENOATTR)
         return value
@@ -272,13 +294,13 @@ class Requests(pyfuse3.Operations):
     def setxattr(self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
         if not name.startswith((b"trusted.", b"security.")):
             raise FUSEError(errno.EOPNOTSUPP)
-        self._xattrs[inode, name] = value
+        self._xattrs[self._aliases.own(inode), name] = value
 
     @answers
     def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        if self._xattrs.pop((inode, name), None) is None:
+        if self._xattrs.pop((self._aliases.own(inode), name), None) is None:
             raise FUSEError(pyfuse3.ENOATTR)
 
     @answers
     def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
-        return [name for owner, name in self._xattrs if owner == inode]
+        return [name for owner, name in self._xattrs if owner == self._aliases.own(inode)]

@@ -40,6 +40,8 @@ from memhpfs.sysfs.plan import (
 __all__ = ["Attributes", "Dirent", "Stale", "Tree"]
 
 _LINK_MODE = stat.S_IFLNK | 0o777
+#: Longer listings are kept, because they are asked for in pieces.
+_SHORT = 100
 
 
 @frozen
@@ -130,7 +132,7 @@ class Tree:
         listing = self._listings.get(ino)
         if listing is None or listing[0] != version:
             listing = version, self._list(ino, entry, subject)
-            if entry.row.holds:
+            if len(listing[1]) > _SHORT:
                 self._listings[ino] = listing
         return listing[1]
 
@@ -143,6 +145,12 @@ class Tree:
             held = held_names(self.kernel, subject, entry.row.holds)
             found += [Dirent(name, number, name_hash(name)) for name, number in held]
         return sorted(found, key=lambda item: (item.hash, item.name))
+
+    def place(self, ino: int) -> tuple[int, str]:
+        """The directory and the name of a file."""
+        entry = self._entry(ino)
+        assert entry is not None
+        return ino & ~INDEX_MASK | entry.parent, entry.row.name
 
     def _there(self, parent: int, index: int, subject: Any) -> bool:
         """Whether an optional link exists now."""
