@@ -4,6 +4,9 @@ Source: free_area_init, find_zone_movable_pfns_for_nodes (mm/mm_init.c), memory_
 early_node_zone_for_memory_block (drivers/base/memory.c); transcripts fuzz.* (key boot).
 """
 
+from collections.abc import Iterator
+from itertools import groupby
+
 from memhpfs.kernel.boot_zones import boot_zones
 from memhpfs.kernel.features import features_of
 from memhpfs.kernel.geometry import ARCHES, PAGE_SIZE, Arch, block_size_of
@@ -15,7 +18,8 @@ from memhpfs.kernel.zones import set_node_masks
 
 __all__ = ["boot"]
 
-Pieces = list[tuple[int, int, Zone]]
+Piece = tuple[int, int, Zone]
+Pieces = list[Piece]
 Ranges = list[tuple[int, int]]
 
 
@@ -79,19 +83,22 @@ def _place_ram(kernel: Kernel) -> Pieces:
 
 def _create_blocks(kernel: Kernel, pieces: Pieces) -> None:
     """Make the devices of all blocks with RAM, online from the start.  Boot sends their uevents to nobody."""
-    per_block = kernel.pages_per_block
-    held: dict[int, Pieces] = {}
-    for first, last, zone in pieces:
-        for block_id in range(first // per_block, -(-last // per_block)):
-            cut = (max(first, block_id * per_block), min(last, (block_id + 1) * per_block), zone)
-            held.setdefault(block_id, []).append(cut)
     special = {
         Use.KERNEL: _ranges_of(kernel.spec, RamKind.UNMOVABLE),
         Use.CMA: _ranges_of(kernel.spec, RamKind.CMA),
     }
     reserved = reserved_ranges(kernel.spec)
-    for block_id in sorted(held):
-        _fill_early_block(kernel, _early_block(kernel, block_id, held[block_id]), held[block_id], reserved, special)
+    per_block = kernel.pages_per_block
+    for block_id, cuts in groupby(_cuts(pieces, per_block), key=lambda cut: cut[0] // per_block):
+        held = list(cuts)
+        _fill_early_block(kernel, _early_block(kernel, block_id, held), held, reserved, special)
+
+
+def _cuts(pieces: Pieces, per_block: int) -> Iterator[Piece]:
+    """The pieces, cut at the ends of blocks."""
+    for first, last, zone in pieces:
+        for start in range(first // per_block * per_block, last, per_block):
+            yield max(first, start), min(last, start + per_block), zone
 
 
 def _fill_early_block(

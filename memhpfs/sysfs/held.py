@@ -9,29 +9,35 @@ from typing import Any
 from memhpfs.kernel.state import Kernel
 from memhpfs.sysfs.plan import BLOCK, BUS_LINK, CPU_LINK, NODE, NODE_LINK, OWN, REVERSE_LINK, inode
 
-__all__ = ["find_held", "held_names", "held_target"]
+__all__ = ["find_held", "held_name", "held_numbers", "held_target"]
 
 
-def held_names(kernel: Kernel, subject: Any, holds: str) -> Iterator[tuple[str, int]]:
-    """Name and inode number of what comes and goes in a directory."""
+def held_numbers(kernel: Kernel, subject: Any, holds: str) -> Iterator[int]:
+    """Inode numbers of what comes and goes in a directory."""
     if holds == "blocks":
-        yield from ((f"memory{b.id}", inode(b.serial, BLOCK, OWN)) for b in kernel.blocks.values())
+        yield from (inode(b.serial, BLOCK, OWN) for b in kernel.blocks.values())
     elif holds == "nodes":
-        yield from ((f"node{n.id}", inode(n.serial, NODE, OWN)) for n in kernel.nodes.values() if n.online)
+        yield from (inode(n.serial, NODE, OWN) for n in kernel.nodes.values() if n.online)
     elif holds == "memory-bus":
-        yield from ((f"memory{b.id}", inode(b.serial, BLOCK, BUS_LINK)) for b in kernel.blocks.values())
+        yield from (inode(b.serial, BLOCK, BUS_LINK) for b in kernel.blocks.values())
     elif holds == "node-bus":
-        yield from ((f"node{n.id}", inode(n.serial, NODE, BUS_LINK)) for n in kernel.nodes.values() if n.online)
+        yield from (inode(n.serial, NODE, BUS_LINK) for n in kernel.nodes.values() if n.online)
     elif holds == "node-links":
-        yield from ((f"node{i}", inode(subject.serial, BLOCK, NODE_LINK + i)) for i in subject.node_ids)
+        yield from (inode(subject.serial, BLOCK, NODE_LINK + i) for i in subject.node_ids)
     elif holds == "block-links":
-        linked = subject.links.values()
-        yield from ((f"memory{b.id}", inode(b.serial, BLOCK, REVERSE_LINK + subject.id)) for b in linked)
-        yield from ((f"cpu{cpu}", inode(subject.serial, NODE, CPU_LINK + cpu)) for cpu in subject.cpus)
+        yield from (inode(b.serial, BLOCK, REVERSE_LINK + subject.id) for b in subject.links.values())
+        yield from (inode(subject.serial, NODE, CPU_LINK + cpu) for cpu in subject.cpus)
+
+
+def held_name(subject: Any, kind: int, index: int) -> str:
+    """The name that goes with such a number; `subject` is the device that it belongs to."""
+    if kind == NODE:
+        return f"node{subject.id}" if index in (OWN, BUS_LINK) else f"cpu{index - CPU_LINK}"
+    return f"node{index - NODE_LINK}" if NODE_LINK <= index < REVERSE_LINK else f"memory{subject.id}"
 
 
 def find_held(kernel: Kernel, subject: Any, holds: str, name: str) -> int:
-    """The inode number of one such name, or 0; the same as searching `held_names`, without listing it."""
+    """The inode number of one such name, or 0; the same as searching `held_numbers`, without listing them."""
     word = name.rstrip("0123456789")
     digits = name[len(word):]
     if not digits or (digits[0] == "0" and digits != "0"):

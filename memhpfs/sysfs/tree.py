@@ -7,7 +7,7 @@ its device is removed; a removed device's files answer Gone.
 """
 
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from attrs import define, evolve, field, frozen
@@ -19,9 +19,9 @@ from memhpfs.kernel.pause import Op
 from memhpfs.kernel.state import Kernel
 from memhpfs.parse import c_string
 from memhpfs.sysfs.attr import PAGE, Attr, Dir, Link
-from memhpfs.sysfs.held import find_held, held_names, held_target
+from memhpfs.sysfs.held import find_held, held_name, held_numbers, held_target
 from memhpfs.sysfs.layout import BLOCK_DIR, MACHINE_DIR, NODE_DIR
-from memhpfs.sysfs.names import name_hash
+from memhpfs.sysfs.listing import Dirent, Listing
 from memhpfs.sysfs.plan import (
     BLOCK,
     INDEX_MASK,
@@ -37,7 +37,7 @@ from memhpfs.sysfs.plan import (
     inode,
 )
 
-__all__ = ["Attributes", "Dirent", "Stale", "Tree"]
+__all__ = ["Attributes", "Stale", "Tree"]
 
 _LINK_MODE = stat.S_IFLNK | 0o777
 #: Longer listings are kept, because they are asked for in pieces.
@@ -57,15 +57,6 @@ class Attributes:
     atime_ns: int
     mtime_ns: int
     ctime_ns: int
-
-
-@frozen
-class Dirent:
-    """One name of a directory; `hash` is its offset in the listing."""
-
-    name: str
-    ino: int
-    hash: int
 
 
 @frozen
@@ -93,7 +84,7 @@ class Tree:
     _plans: tuple[Plan, ...] = field(init=False)
     _changed: dict[int, Attributes] = field(factory=dict, init=False)
     _born_ns: dict[int, int] = field(factory=dict, init=False)
-    _listings: dict[int, tuple[tuple[int, int], list[Dirent]]] = field(factory=dict, init=False)
+    _listings: dict[int, tuple[tuple[int, int], Listing]] = field(factory=dict, init=False)
 
     ROOT = OWN
 
@@ -123,28 +114,32 @@ class Tree:
                 return found
         raise NoSuchFile(name)
 
-    def children(self, ino: int) -> list[Dirent]:
+    def children(self, ino: int) -> Sequence[Dirent]:
         """The names of a directory in the order sysfs lists them, without `.` and `..`; none once it is gone."""
         subject, entry = self._subject(ino), self._entry(ino)
         if subject is None or entry is None or not isinstance(entry.row, Dir):
-            return []
+            return ()
         version = (self.kernel.next_serial, len(self.kernel.blocks))
         listing = self._listings.get(ino)
         if listing is None or listing[0] != version:
-            listing = version, self._list(ino, entry, subject)
+            listing = version, Listing(self._held(ino, entry, subject), self._name)
             if len(listing[1]) > _SHORT:
                 self._listings[ino] = listing
         return listing[1]
 
-    def _list(self, ino: int, entry: Entry, subject: Any) -> list[Dirent]:
+    def _held(self, ino: int, entry: Entry, subject: Any) -> Iterator[int]:
         base = ino & ~INDEX_MASK
-        found = [Dirent(name, base | index, name_hash(name)) for name, index in entry.names.items()
-                 if self._there(ino, index, subject)]
+        yield from (base | index for index in entry.names.values() if self._there(ino, index, subject))
         assert isinstance(entry.row, Dir)
         if entry.row.holds:
-            held = held_names(self.kernel, subject, entry.row.holds)
-            found += [Dirent(name, number, name_hash(name)) for name, number in held]
-        return sorted(found, key=lambda item: (item.hash, item.name))
+            yield from held_numbers(self.kernel, subject, entry.row.holds)
+
+    def _name(self, ino: int) -> str:
+        """The name of a file or link in its directory."""
+        entry = self._entry(ino)
+        if entry is not None and entry.parent:
+            return entry.row.name
+        return held_name(self._subject(ino), ino >> KIND_SHIFT & KIND_MASK, ino & INDEX_MASK)
 
     def place(self, ino: int) -> tuple[int, str]:
         """The directory and the name of a file."""
