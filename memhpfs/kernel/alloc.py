@@ -13,7 +13,9 @@ from memhpfs.kernel.pages import UNMOVABLE_USES, Use
 from memhpfs.kernel.state import Kernel, Node, Zone
 from memhpfs.kernel.watermarks import Watermarks, lowmem_reserve, watermarks
 
-__all__ = ["MOVABLE_ALLOCATIONS", "allocate", "nodes_by_distance", "release_pages", "take_from_zone", "zonelist"]
+__all__ = [
+    "MOVABLE_ALLOCATIONS", "allocate", "free_pages", "nodes_by_distance", "release_pages", "take_from_zone", "zonelist",
+]
 
 #: Uses that are allocated movable (GFP_HIGHUSER_MOVABLE).
 MOVABLE_ALLOCATIONS = frozenset({Use.ANON, Use.FILE, Use.SHM, Use.MLOCK, Use.HUGE_2M, Use.HUGE_2M_FREE, Use.HUGE_1G})
@@ -69,10 +71,14 @@ def _room(kernel: Kernel, zone: Zone, marks: dict[Zone, Watermarks], movable: bo
     """
     if zone not in marks:
         return 0
-    isolated = sum(kernel.pages.get(extent, Use.FREE) for extent in zone.pages.isolated)
     highest = len(kernel.nodes[zone.node_id].zones) - (1 if movable else 2)
     reserve = lowmem_reserve(kernel.nodes[zone.node_id], zone.name)[highest]
-    return max(0, zone.pages.totals[Use.FREE] - isolated - marks[zone].min - reserve)
+    return max(0, free_pages(kernel, zone) - marks[zone].min - reserve)
+
+
+def free_pages(kernel: Kernel, zone: Zone) -> int:
+    """Free pages of a zone that can be allocated: not those that an offlining has isolated."""
+    return zone.pages.totals[Use.FREE] - sum(kernel.pages.get(extent, Use.FREE) for extent in zone.pages.isolated)
 
 
 def take_from_zone(kernel: Kernel, zone: Zone, use: Use, nr_pages: int, chunk: int = 1) -> int:

@@ -6,7 +6,7 @@ At each pause the counts add up: a batch of pages is either still here or alread
 """
 
 from memhpfs.errors import Interrupted, UnmovablePage
-from memhpfs.kernel.alloc import allocate, nodes_by_distance
+from memhpfs.kernel.alloc import allocate, free_pages, nodes_by_distance
 from memhpfs.kernel.geometry import PAGE_SIZE
 from memhpfs.kernel.hugetlb import GIGANTIC_PAGES, dissolve, move_gigantic, used_gigantic
 from memhpfs.kernel.pages import HUGE_2M_PAGES, MOVABLE_USES, Use
@@ -17,6 +17,8 @@ __all__ = ["migrate_extent", "migration_nodes"]
 
 #: The longest pause of a batch, so that a signal is seen in time.
 _BATCH_NS = 4_000_000
+#: Less than one page in so many is free: memory is scarce.  Bytes a second that move then.
+_SCARCE, _RATE_WHERE_SCARCE = 4, 128 << 20
 #: After a pass that moved nothing Linux spins; others must run here.
 _RETRY = Pause("retrying migration", cost_ns=2_000_000, interruptible=True)
 _LOOP = Pause("migrating pages", interruptible=True)
@@ -54,40 +56,51 @@ def _still_to_move(kernel: Kernel, extent: int) -> int:
 
 def _one_pass(kernel: Kernel, zone: Zone, extent: int) -> Op[bool]:
     """Try to move everything once, in batches as large as the migration rate allows; whether anything moved."""
-    moved = False
+    moved, rate = False, _rate(kernel, zone)
     uses = (*MOVABLE_USES, *((Use.BALLOON,) if kernel.balloon_compaction else ()))
     for use in uses:
         while here := kernel.pages.get(extent, use):
-            found = _move(kernel, zone, extent, use, min(here, _batch_pages(kernel)), 1)
+            found = _move(kernel, zone, extent, use, min(here, _batch_pages(kernel, rate)), 1)
             if not found:
                 break
             moved = True
-            yield from _pace(kernel, found)
+            yield from _pace(rate, found)
     while here := kernel.pages.get(extent, Use.HUGE_2M):
-        found = _move_huge(kernel, zone, extent, min(here, max(_batch_pages(kernel), HUGE_2M_PAGES)))
+        found = _move_huge(kernel, zone, extent, min(here, max(_batch_pages(kernel, rate), HUGE_2M_PAGES)))
         if not found:
             break
         moved = True
-        yield from _pace(kernel, found)
+        yield from _pace(rate, found)
     for page in used_gigantic(kernel, extent):
         if move_gigantic(kernel, page):
             moved = True
-            yield from _pace(kernel, GIGANTIC_PAGES)
+            yield from _pace(rate, GIGANTIC_PAGES)
     return moved
 
 
-def _batch_pages(kernel: Kernel) -> int:
+def _rate(kernel: Kernel, zone: Zone) -> int:
+    """How fast pages move, in bytes a second; 0 is at once.
+
+    Where memory is scarce the kernel reclaims and compacts before it finds a place, and is slow on any computer.
+    Transcript load.small: a locked block, with a fifth of the memory free, takes more than half a second.
+    """
     rate = kernel.spec.migration_rate
+    zones = [other for node in migration_nodes(kernel, zone.node_id) for other in kernel.nodes[node].zones.values()]
+    if sum(free_pages(kernel, other) for other in zones) * _SCARCE >= sum(other.managed_pages for other in zones):
+        return rate
+    return min(rate, _RATE_WHERE_SCARCE) if rate else _RATE_WHERE_SCARCE
+
+
+def _batch_pages(kernel: Kernel, rate: int) -> int:
     return max(1, rate * _BATCH_NS // 1_000_000_000 // PAGE_SIZE) if rate else kernel.pages_per_block
 
 
-def _pace(kernel: Kernel, nr_pages: int) -> Op[None]:
+def _pace(rate: int, nr_pages: int) -> Op[None]:
     """Let the time pass that moving takes; a signal is seen here as well.
 
     Raises:
         Interrupted: the caller has a signal.
     """
-    rate = kernel.spec.migration_rate
     if not rate:
         return
     cost_ns = nr_pages * PAGE_SIZE * 1_000_000_000 // rate
