@@ -37,5 +37,5 @@ bench: setup ## Time reads through FUSE, against a C daemon and the kernel's own
 	$(BIN)/python scripts/bench.py $(ARGS)
 
 clean: ## Remove what was built here, the virtual environment too
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find memhpfs tests scripts -name __pycache__ -prune -exec rm -rf {} +

@@ -6,13 +6,16 @@ missing and how to get it.
 
 import os
 import shutil
+import subprocess
+from collections.abc import Sequence
 
 import pytest
 
-__all__ = ["fuse", "program", "root", "user_namespaces"]
+__all__ = ["fuse", "missing", "program", "root", "user_namespaces"]
 
 
-def _missing(what: str, how: str) -> None:
+def missing(what: str, how: str) -> None:
+    """Fail where CI is set, else skip: what is missing, and how to get it."""
     text = f"missing: {what}; to get it: {how}"
     if os.environ.get("CI"):
         pytest.fail(text)
@@ -22,29 +25,27 @@ def _missing(what: str, how: str) -> None:
 def fuse() -> None:
     """The test mounts a file system."""
     if not os.path.exists("/dev/fuse"):
-        _missing("/dev/fuse", "modprobe fuse, or start the container with --device /dev/fuse")
+        missing("/dev/fuse", "modprobe fuse, or start the container with --device /dev/fuse")
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        _missing("permission on /dev/fuse", "run as root, or chmod 0666 /dev/fuse")
+        missing("permission on /dev/fuse", "run as root, or chmod 0666 /dev/fuse")
 
 
 def root() -> None:
     """The test must be root."""
     if os.geteuid() != 0:
-        _missing("root", "run the tests with sudo")
+        missing("root", "run the tests with sudo")
 
 
 def program(name: str, package: str) -> str:
     """The test runs a program; the path where it is."""
     found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/lib/systemd:/lib/systemd")
     if not found:
-        _missing(f"the program {name}", f"apt-get install {package}")
+        missing(f"the program {name}", f"apt-get install {package}")
     return found or ""
 
 
-def user_namespaces() -> None:
-    """The test makes user namespaces."""
-    import subprocess
-
-    if subprocess.run(["unshare", "-Urm", "true"], capture_output=True, check=False).returncode:
+def user_namespaces(become: Sequence[str] = ()) -> None:
+    """The test makes user namespaces; `become` stands before a command of another user."""
+    if subprocess.run([*become, "unshare", "-Urm", "true"], capture_output=True, check=False).returncode:
         how = "sysctl user.max_user_namespaces=10000, and on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0"
-        _missing("user namespaces", how)
+        missing("user namespaces", how)

@@ -1,5 +1,8 @@
 """`memhpfs exec`: another command in a running machine."""
 
+import os
+from typing import NoReturn
+
 import click
 
 __all__ = ["command"]
@@ -8,7 +11,7 @@ __all__ = ["command"]
 @click.command(context_settings={"allow_interspersed_args": False})
 @click.argument("machine")
 @click.argument("cmd", nargs=-1, required=True, type=click.UNPROCESSED)
-def command(machine: str, cmd: tuple[str, ...]) -> int:
+def command(machine: str, cmd: tuple[str, ...]) -> NoReturn:
     """Run CMD inside a machine that `memhpfs run` started: MACHINE is its pid or name in `memhpfs ps`.
 
     \b
@@ -18,4 +21,8 @@ def command(machine: str, cmd: tuple[str, ...]) -> int:
     """
     from memhpfs.host.run import exec_in
 
-    return exec_in(machine, cmd)
+    # click leaves a `--` that comes after MACHINE.
+    command = cmd[1:] if cmd[0] == "--" else cmd
+    if not command:
+        raise click.UsageError("Missing argument 'CMD...'.")
+    os._exit(exec_in(machine, command))

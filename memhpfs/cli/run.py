@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import NoReturn
 
 import click
 
@@ -32,7 +33,7 @@ __all__ = ["command"]
 def command(
     name: str, overrides: tuple[str, ...], qmp: str | None, uevents: bool, udev: bool, rules: tuple[str, ...],
     host_rules: bool, proc: bool, allow_other: bool | None, loop: str, verbose: int, cmd: tuple[str, ...],
-) -> int:
+) -> NoReturn:
     """Run CMD (default: $SHELL) inside a private machine.
 
     The machine's files are at the real /sys paths, and nothing of it reaches the host.  The exit code is CMD's, or 125
@@ -50,12 +51,14 @@ def command(
     try:
         from memhpfs.host.daemon import ServeOptions
         from memhpfs.host.run import run_machine
-        from memhpfs.host.udevd import UdevOptions, find_udevd, rules_files
+        from memhpfs.host.udevd import UdevOptions, find_udevd, read_rules
     except ImportError as error:
         raise UserError(f"pyfuse3 cannot be used: {error}; install libfuse3 (package fuse3)", 125) from None
-    rules_files(rules)
+    texts = read_rules(rules)
     options = ServeOptions(
         qmp=os.path.abspath(qmp) if qmp else None, uevents=uevents, allow_other=allow_other, loop=loop, verbose=verbose
     )
-    wanted = UdevOptions(find_udevd(), rules, host_rules) if udev or rules or host_rules else None
-    return run_machine(machine, cmd or (os.environ.get("SHELL", "/bin/sh"),), options, proc=proc, udev=wanted)
+    wanted = UdevOptions(find_udevd(), texts, host_rules) if udev or rules or host_rules else None
+    code = run_machine(machine, cmd or (os.environ.get("SHELL", "/bin/sh"),), options, proc=proc, udev=wanted)
+    # To take Python down takes ten times as long as it took the machine to end.
+    os._exit(code)

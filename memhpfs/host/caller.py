@@ -64,7 +64,7 @@ class Caller:
         self._sleep = None
 
     def dying(self) -> bool:
-        """Whether a pending signal ends the process; also when it is gone already."""
+        """Whether a pending signal ends the process; also when it is gone, or not visible from here."""
         masks = _signals(self.tid)
         if masks is None:
             return True
@@ -99,9 +99,7 @@ def _state(tid: int) -> str:
 
 
 def _signals(tid: int) -> tuple[int, int, int, int] | None:
-    """Signals of a thread: pending (its own and its process's), blocked, ignored, caught; None if it is gone."""
-    if not tid:
-        return 0, 0, 0, 0
+    """Signals of a thread: pending (its own and its process's), blocked, ignored, caught; None if it cannot be seen."""
     try:
         with open(f"/proc/{tid}/status", "rb") as file:
             lines = dict(line.split(b":\t", 1) for line in file.read().splitlines() if b":\t" in line)

@@ -15,7 +15,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from functools import partial
 
 import trio
@@ -28,7 +28,7 @@ from memhpfs.host.fuse import Requests
 from memhpfs.host.interrupt import Interrupts
 from memhpfs.host.invalidate import Invalidator
 from memhpfs.host.loop import serve_requests
-from memhpfs.host.mountpoint import allow_other, check_fuse, mounted, prepare
+from memhpfs.host.mountpoint import allow_other, alone, check_fuse, mounted, prepare
 from memhpfs.host.netlink import UeventSocket
 from memhpfs.host.qmp_server import QmpServer
 from memhpfs.machine.description import Machine
@@ -85,24 +85,34 @@ async def serve(machine: Machine, mountpoint: str, options: ServeOptions) -> Non
         UserError: something is not as it must be; nothing is left behind.
     """
     check_fuse()
-    place = _Place(
-        name=machine.name,
-        path=prepare(mountpoint),
-        qmp=os.path.abspath(options.qmp or registry.socket_path()),  # noqa: ASYNC240 - no file is touched
-        others=allow_other(options.allow_other),
-    )
-    with closing(UeventSocket()) if options.uevents else nullcontext() as uevents:
+    with ExitStack() as before_mount, closing(UeventSocket()) if options.uevents else nullcontext() as uevents:
+        if options.registered:
+            before_mount.enter_context(alone(registry.runtime_dir()))
+        place = _find_place(machine, mountpoint, options)
         hardware, driver = _switch_on(machine)
         # What boot made stays for good: keep the garbage collector away from it.
         gc.collect()
         gc.freeze()
         try:
-            await _run(place, options, hardware, driver, uevents)
+            await _run(place, options, hardware, driver, uevents, before_mount.close)
         except BaseExceptionGroup as group:
             raise _only_user_error(group) or group from None
         finally:
             for bug in driver.tainted:
                 _log.error("the machine was tainted: %s", bug)
+
+
+def _find_place(machine: Machine, mountpoint: str, options: ServeOptions) -> _Place:
+    """Check where the machine is to be served.
+
+    What the daemon writes itself must not lie in the mount: it would wait for its own answer.
+    """
+    path = prepare(mountpoint)
+    qmp = os.path.abspath(registry.socket_path() if options.qmp is None else options.qmp)
+    for own in (qmp, *([str(registry.runtime_dir())] if options.registered else [])):
+        if os.path.commonpath([path, os.path.realpath(own)]) == path:
+            raise UserError(f"{own} lies in {mountpoint}, where the machine is to be mounted; choose another place", 2)
+    return _Place(machine.name, path, qmp, allow_other(options.allow_other))
 
 
 def notify_ready() -> None:
@@ -125,7 +135,8 @@ def _switch_on(machine: Machine) -> tuple[Hardware, Driver]:
 
 
 async def _run(
-    place: _Place, options: ServeOptions, hardware: Hardware, driver: Driver, uevents: UeventSocket | None
+    place: _Place, options: ServeOptions, hardware: Hardware, driver: Driver, uevents: UeventSocket | None,
+    on_mount: Callable[[], None],
 ) -> None:
     interrupts, caches, ready = Interrupts(verbose=options.verbose > 1), Invalidator(), trio.Event()
     async with trio.open_nursery() as outer:
@@ -135,10 +146,13 @@ async def _run(
         driver.guest_idle, driver.kernel_log = server.announce, server.kernel_log
         # Nobody hears the uevents of boot; its log lines are kept.
         driver.flush()
-        driver.uevents = uevents
+        if uevents is not None:
+            driver.uevents = uevents
+            outer.start_soon(uevents.run)
         await outer.start(server.serve, place.qmp)
         requests = Requests(driver.tree, driver, interrupts, ready.set)
         with mounted(requests, place.path, interrupts, others=place.others) as descriptor:
+            on_mount()
             # Whatever uses the mount ends before the mount does.
             async with trio.open_nursery() as inner:
                 driver.caches = caches

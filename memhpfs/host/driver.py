@@ -38,7 +38,10 @@ _log = logging.getLogger(__name__)
 class UeventSink(Protocol):
     """Where uevents go."""
 
+    @property
+    def settled(self) -> bool: ...
     def send(self, action: str, devpath: str, subsystem: str, extra: tuple[str, ...] = ()) -> None: ...
+    async def settle(self) -> None: ...
 
 
 class CacheSink(Protocol):
@@ -178,8 +181,9 @@ class Driver:
         return Nudge.GO
 
     async def _settle(self) -> None:
-        if self.caches is not None and not self.caches.settled:
-            await self.caches.settle()
+        for way in (self.uevents, self.caches):
+            if way is not None and not way.settled:
+                await way.settle()
 
     async def _wait_for_lock(self, caller: Caller | None) -> None:
         """Queue for the hotplug lock.

@@ -16,7 +16,7 @@ from typing import NoReturn
 from attrs import frozen
 
 from memhpfs.errors import UserError
-from memhpfs.host.namespaces import Channel, exit_code_of
+from memhpfs.host.namespaces import Channel, exit_code_of, fork_forwarding
 from memhpfs.host.skeleton import build_sys, cover_proc
 from memhpfs.host.syscalls import (
     FUSE_SUPER_MAGIC,
@@ -30,14 +30,13 @@ from memhpfs.host.syscalls import (
 )
 from memhpfs.host.udevd import UdevOptions, start_udevd
 
-__all__ = ["QMP_INSIDE", "Inside"]
+__all__ = ["Inside", "exec_command", "qmp_inside", "working_directory"]
 
 _ROOT = Path("/run/memhpfs")
 _MODEL = _ROOT / "f"
 _SYS = _ROOT / "sys"
 _HOST = _ROOT / "host"
-#: The machine's socket, as seen from inside.
-QMP_INSIDE = str(_HOST / "qmp")
+_READY = b"ready"
 _PROC_FLAGS = 2 | 4 | 8
 _EXIT_CANNOT, _EXIT_NOT_FOUND, _EXIT_NOT_EXECUTABLE = 125, 127, 126
 
@@ -49,35 +48,34 @@ class Inside:
     Attributes:
         command: program and arguments.
         serve: runs the daemon for a mount point and calls back when the tree is usable; never returns early.
-        host_dir: a directory of the host that holds the machine's socket.
+        socket: path of the machine's socket on the host; the directory must be there.
         proc: whether /proc files are covered too.
         udev: a udevd of the machine's own, or None.
     """
 
     command: Sequence[str]
     serve: Callable[[str, Callable[[], None]], None]
-    host_dir: str
+    socket: str
     proc: bool = True
     udev: UdevOptions | None = None
 
     def __call__(self, channel: Channel) -> int:
         """Be init: build the machine, run the command, reap everything."""
-        where = os.getcwd()
+        where = working_directory()
         try:
             self._private_mounts()
             daemon = self._start_daemon()
             self._private_sys()
             udevd = start_udevd(self.udev) if self.udev is not None else 0
+            channel.tell("built")
+            channel.wait()
         except (OSError, UserError) as error:
-            channel.tell(f"failed: {_say(error)}")
-            return _EXIT_CANNOT
-        command = self._start_command(where)
-        channel.tell("built")
-        return _reap(command, daemon, udevd)
+            return channel.refuse(error)
+        return _reap(self._start_command(where), daemon, udevd)
 
     def _private_mounts(self) -> None:
         """/proc of the new process namespace, /dev read-only, /run empty."""
-        host = os.open(self.host_dir, os.O_PATH | os.O_CLOEXEC)
+        host = os.open(os.path.dirname(self.socket), os.O_PATH | os.O_CLOEXEC)
         make_slave()
         mount("proc", "/proc", "proc", _PROC_FLAGS)
         bind("/dev", "/dev")
@@ -92,7 +90,7 @@ class Inside:
         """Start the daemon and wait until its tree is usable; its pid.
 
         Raises:
-            UserError: it ended; its reason is on stderr.
+            UserError: it ended, with its reason.
         """
         ready_r, ready_w = os.pipe()
         pid = os.fork()
@@ -100,11 +98,12 @@ class Inside:
             os.close(ready_r)
             _as_daemon(self.serve, ready_w)
         os.close(ready_w)
-        with open(ready_r, "rb", buffering=0) as ready:
-            if ready.read(1):
-                return pid
+        with open(ready_r, "rb") as ready:
+            said = ready.read()
+        if said == _READY:
+            return pid
         os.waitpid(pid, 0)
-        raise UserError("the file system could not be mounted", _EXIT_CANNOT)
+        raise UserError(said.decode(errors="replace") or "the daemon ended", _EXIT_CANNOT)
 
     def _private_sys(self) -> None:
         """Put the tree at the real paths.
@@ -122,20 +121,35 @@ class Inside:
             cover_proc(str(_MODEL / "proc"))
 
     def _start_command(self, where: str) -> int:
-        pid = os.fork()
-        if not pid:
-            with contextlib.suppress(OSError):
-                os.chdir(where)
-            exec_command(self.command)
-        return pid
+        return fork_forwarding(lambda: exec_command(self.command, where, self.socket))
 
 
-def exec_command(command: Sequence[str]) -> NoReturn:
-    """Become the command; ends with 127 or 126 where there is none."""
-    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2,
-                   signal.SIGPIPE, signal.SIGXFSZ):
+def qmp_inside(socket: str) -> str:
+    """Where a machine's socket is seen from inside."""
+    return str(_HOST / os.path.basename(socket))
+
+
+def working_directory() -> str:
+    """Where the caller is; / where that directory is gone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return "/"
+
+
+def exec_command(command: Sequence[str], where: str, socket: str) -> NoReturn:
+    """Become the command; ends with 127 or 126 where there is none.
+
+    Args:
+        where: the directory to start it in, if that is there.
+        socket: path of the machine's socket on the host.
+    """
+    # Python ignores these; handlers are gone after exec by themselves.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
-    os.environ["MEMHPFS_QMP"] = QMP_INSIDE
+    with contextlib.suppress(OSError):
+        os.chdir(where)
+    os.environ["MEMHPFS_QMP"] = qmp_inside(socket)
     os.environ["SYSTEMD_DEVICE_VERIFY_SYSFS"] = "0"
     if shutil.which("memhpfs") is None:
         os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:{Path(sys.executable).parent}"
@@ -144,14 +158,25 @@ def exec_command(command: Sequence[str]) -> NoReturn:
         os.execvp(command[0], list(command))
     except (OSError, ValueError) as error:
         code = _EXIT_NOT_FOUND if isinstance(error, FileNotFoundError) else code
-        print(f"memhpfs: {command[0]}: {_say(error)}", file=sys.stderr)
-        sys.stderr.flush()
+        _complain(f"{command[0]}: {error.strerror if isinstance(error, OSError) else error}")
     finally:
         os._exit(code)
 
 
 def _as_daemon(serve: Callable[[str, Callable[[], None]], None], ready: int) -> NoReturn:
-    """The daemon's process: a session of its own, so that Ctrl-C does not reach it."""
+    """The daemon's process: a session of its own, so that Ctrl-C does not reach it.
+
+    Args:
+        ready: a pipe that tells init once that the tree is usable, or why it is not.
+    """
+    told = False
+
+    def tell(what: bytes) -> None:
+        nonlocal told
+        told = True
+        os.write(ready, what)
+        os.close(ready)
+
     code = _EXIT_CANNOT
     try:
         die_with_parent()
@@ -159,10 +184,13 @@ def _as_daemon(serve: Callable[[str, Callable[[], None]], None], ready: int) -> 
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
         os.dup2(null, 1)
-        serve(str(_MODEL), lambda: _close_after(ready))
+        serve(str(_MODEL), lambda: tell(_READY))
         code = 0
     except UserError as error:
-        print(f"memhpfs: {error}", file=sys.stderr)
+        if told:
+            _complain(str(error))
+        else:
+            tell(str(error).encode())
     except BaseException:
         import traceback
 
@@ -172,36 +200,26 @@ def _as_daemon(serve: Callable[[str, Callable[[], None]], None], ready: int) -> 
         os._exit(code)
 
 
-def _close_after(ready: int) -> None:
-    os.write(ready, b"1")
-    os.close(ready)
+def _complain(text: str) -> None:
+    print(f"memhpfs: {text}", file=sys.stderr, flush=True)
 
 
 def _reap(command: int, daemon: int, udevd: int) -> int:
-    """Wait for everybody; the command's exit code, or 125 when the daemon ends first."""
-    def forward(number: int, frame: object) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(command, number)
+    """Wait for everybody; the command's exit code, or 125 when the daemon ends first.
 
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, forward)
+    A dying daemon lets go of those who wait for it before it can be waited for.
+    """
     while True:
         pid, status = os.wait()
-        if pid == command:
+        if pid == command and not _dying(daemon):
             return exit_code_of(status)
         if pid == daemon:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(command, signal.SIGKILL)
-            print("memhpfs: the machine's file system ended; the command was killed", file=sys.stderr)
-            sys.stderr.flush()
+            _complain("the machine's file system ended; the command was killed")
             return _EXIT_CANNOT
         if pid == udevd:
-            print("memhpfs: udevd ended; the machine goes on without it", file=sys.stderr)
-            sys.stderr.flush()
+            _complain("udevd ended; the machine goes on without it")
 
 
-def _say(error: BaseException) -> str:
-    if isinstance(error, OSError):
-        where = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror}{where}"
-    return str(error)
+def _dying(pid: int) -> bool:
+    """Whether a child is on its way out.  Linux: PF_EXITING among the flags in /proc/PID/stat."""
+    return bool(int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[6]) & 4)

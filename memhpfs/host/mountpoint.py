@@ -6,6 +6,7 @@ Every mistake becomes one line that names the directory.
 
 import ctypes
 import errno
+import fcntl
 import logging
 import os
 import re
@@ -22,7 +23,7 @@ from attrs import frozen
 from memhpfs.errors import UserError
 from memhpfs.host.interrupt import Interrupts
 
-__all__ = ["FS_NAME", "Mount", "check_fuse", "mounted", "mounts_at", "prepare"]
+__all__ = ["FS_NAME", "Mount", "alone", "check_fuse", "mounted", "mounts_at", "prepare"]
 
 #: Source of the mount, and with "fuse." before it its type.
 FS_NAME = "memhpfs"
@@ -68,6 +69,20 @@ def check_fuse() -> None:
         raise UserError("no fusermount3, which mounts for ordinary users: install the package fuse3, or run as root")
 
 
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Be the only one in such a block with the same directory; others wait.
+
+    So what `prepare` finds holds until the mount, where several processes want one mount point.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def prepare(directory: str) -> str:
     """Check the directory, and repair it if a memhpfs that was killed left its mount there.
 
@@ -81,7 +96,7 @@ def prepare(directory: str) -> str:
     try:
         if [mount.source for mount in mounts_at(path)][-1:] == [FS_NAME]:
             _repair(directory, path)
-        names = os.listdir(path)
+        names = os.listdir(directory)
     except OSError as error:
         raise UserError(f"{directory}: {_why(error)}") from None
     if names:

@@ -6,10 +6,15 @@ A machine gets a user namespace, also root's: only then do no uevents of the hos
 to the host that the caller may not.  Where /proc is masked, as in containers, namespaces for processes and mounts made
 before the user namespace help; where user namespaces are forbidden, root does without.
 
-Everybody dies with the parent, so nothing outlives the caller; init's death ends all of the machine.
+Everybody dies with the parent, so nothing outlives the caller; init's death ends all of the machine.  Its files on the
+host are removed by keeper and caller, so that one of them may be killed.
+
+Signals: until the machine is built they end the caller, and with it everything.  From then on those of the terminal are
+the command's own affair, and those that end a command are passed on to it.
 """
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -21,6 +26,7 @@ from typing import NoReturn
 
 from attrs import define, field, frozen
 
+from memhpfs.host.registry import Files
 from memhpfs.host.syscalls import (
     NEWIPC,
     NEWNET,
@@ -34,22 +40,41 @@ from memhpfs.host.syscalls import (
     unshare,
 )
 
-__all__ = ["PLANS", "CannotBuild", "Channel", "Plan", "exit_code_of", "forward_signals", "spawn", "why_forbidden"]
+__all__ = [
+    "PLANS", "CannotBuild", "Channel", "Plan", "exit_code_of", "fork_forwarding", "run_child", "spawn", "why_forbidden",
+]
 
 _PRIVATE = NEWNS | NEWNET | NEWIPC | NEWUTS
 #: Signals that end a command: whoever stands between the caller and the command passes them on.
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 #: Signals of the terminal reach the command by themselves.
-_IGNORED = (signal.SIGINT, signal.SIGQUIT)
+_OF_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
+#: Tells a process that its parent is dead.
+_ORPHANED = signal.SIGRTMIN
+#: What a system answers that does not allow namespaces, or mounts in them.
+_FORBIDDEN = (errno.EPERM, errno.EACCES, errno.ENOSPC, errno.EUSERS, errno.EINVAL, errno.ENOSYS)
 _CREDENTIALS = struct.Struct("3i")
-_ALL_IDS = "0 0 4294967295"
+#: Settings that forbid user namespaces, and the value that does.
+_SETTINGS = (
+    ("user.max_user_namespaces", "0"),
+    ("kernel.unprivileged_userns_clone", "0"),
+    ("kernel.apparmor_restrict_unprivileged_userns", "1"),
+)
 #: nosuid, nodev, noexec
 _PROC_FLAGS = 2 | 4 | 8
 _EXIT_CANNOT = 125
 
 
 class CannotBuild(Exception):
-    """A step of building the machine failed; another plan may do."""
+    """A step of building the machine failed; another plan may do.
+
+    Attributes:
+        forbidden: the system does not allow what the plan needs.
+    """
+
+    def __init__(self, why: str, *, forbidden: bool = False) -> None:
+        super().__init__(why)
+        self.forbidden = forbidden
 
 
 @frozen
@@ -57,7 +82,7 @@ class Plan:
     """One way to make the namespaces.
 
     Attributes:
-        name: for logs.
+        name: for messages.
         first: namespaces made before the others, with a /proc of their own.
         flags: the machine's own namespaces.
         needs_root: whether only root can do it.
@@ -88,13 +113,24 @@ class Channel:
         self._caller.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
 
     def tell(self, text: str) -> None:
-        """Inside: tell the caller something."""
-        self._inside.send(text.encode())
+        """Inside: tell the caller something; one that is gone does not hear it."""
+        with contextlib.suppress(BrokenPipeError):
+            self._inside.send(text.encode())
+
+    def refuse(self, error: Exception) -> int:
+        """Inside: tell the caller why the machine cannot be built; the exit code."""
+        forbidden = isinstance(error, OSError) and error.errno in _FORBIDDEN
+        self.tell(f"{'forbidden' if forbidden else 'failed'}: {_say(error)}")
+        return _EXIT_CANNOT
 
     def wait(self) -> None:
-        """Inside: wait until the caller answers; ends the process when the caller is gone."""
+        """Inside: wait until the caller answers.
+
+        Raises:
+            ConnectionError: the caller is gone.
+        """
         if not self._inside.recv(16):
-            os._exit(_EXIT_CANNOT)
+            raise ConnectionResetError(errno.ECONNRESET, "the caller is gone")
 
     def leave_caller(self) -> None:
         """Caller, after the fork: only the others hold the inner end from now on."""
@@ -119,12 +155,14 @@ class Channel:
         self._caller.close()
 
 
-def spawn(plan: Plan, init: Callable[[Channel], int], report: Callable[[int], None]) -> int:
+def spawn(plan: Plan, init: Callable[[Channel], int], report: Callable[[int], None], files: Files) -> int:
     """Run `init` as the first process of new namespaces, and wait for it.
 
     Args:
-        init: says "built" on the channel when the machine is ready, or "failed: WHY"; its result is the exit code.
+        init: says "built" on the channel when the machine is ready and waits for the answer, or refuses; its result is
+            the exit code.
         report: told init's pid when the machine is built.
+        files: made and removed by the keeper; the caller removes them once more, as the keeper may be killed.
 
     Returns:
         The exit code.
@@ -133,14 +171,12 @@ def spawn(plan: Plan, init: Callable[[Channel], int], report: Callable[[int], No
         CannotBuild: the machine could not be built this way.
     """
     channel = Channel()
-    keeper = os.fork()
-    if not keeper:
-        channel.enter_inside()
-        _as_process(lambda: _keep(plan, init, channel))
+    keeper = _fork_keeper(plan, init, channel, files)
     channel.leave_caller()
-    forward_signals(keeper)
     try:
         _accompany(plan, channel, report)
+        forward_signals(keeper)
+        channel.answer()
     except BaseException:
         os.kill(keeper, signal.SIGKILL)
         os.waitpid(keeper, 0)
@@ -148,6 +184,20 @@ def spawn(plan: Plan, init: Callable[[Channel], int], report: Callable[[int], No
     finally:
         channel.close()
     return exit_code_of(os.waitpid(keeper, 0)[1])
+
+
+def _fork_keeper(plan: Plan, init: Callable[[Channel], int], channel: Channel, files: Files) -> int:
+    """Start the keeper.  A signal of the terminal must not find it, nor what it starts, without a handler."""
+    usual = {number: signal.getsignal(number) for number in _OF_TERMINAL}
+    _leave_to_command()
+    caller = os.getpid()
+    keeper = os.fork()
+    if not keeper:
+        channel.enter_inside()
+        _as_process(lambda: _keep(plan, init, channel, files, caller))
+    for number, handler in usual.items():
+        signal.signal(number, handler)
+    return keeper
 
 
 def _accompany(plan: Plan, channel: Channel, report: Callable[[int], None]) -> None:
@@ -162,50 +212,62 @@ def _accompany(plan: Plan, channel: Channel, report: Callable[[int], None]) -> N
             report(pid)
             return
         else:
-            raise CannotBuild(text.removeprefix("failed: ") or "the machine ended before it was built")
+            kind, _, why = text.partition(": ")
+            raise CannotBuild(why or "the machine ended before it was built", forbidden=kind == "forbidden")
 
 
 def _map_ids(pid: int) -> None:
-    """Root keeps all ids; anybody else becomes root inside, and nobody but themselves outside."""
+    """Root keeps all ids there are; anybody else becomes root inside, and nobody but themselves outside."""
     proc = Path(f"/proc/{pid}")
     try:
         if os.geteuid() == 0:
-            (proc / "uid_map").write_text(_ALL_IDS)
-            (proc / "gid_map").write_text(_ALL_IDS)
+            for name in ("uid_map", "gid_map"):
+                rows = [line.split() for line in Path(f"/proc/self/{name}").read_text().splitlines()]
+                (proc / name).write_text("".join(f"{first} {first} {count}\n" for first, _, count in rows))
         else:
             (proc / "setgroups").write_text("deny")
             (proc / "uid_map").write_text(f"0 {os.geteuid()} 1")
             (proc / "gid_map").write_text(f"0 {os.getegid()} 1")
     except OSError as error:
-        raise CannotBuild(f"mapping user ids: {error.strerror}") from None
+        raise CannotBuild(f"mapping user ids: {error.strerror}", forbidden=True) from None
 
 
-def _keep(plan: Plan, init: Callable[[Channel], int], channel: Channel) -> int:
-    """The keeper: make the namespaces, start init in them and wait for it."""
-    die_with_parent()
+def _keep(plan: Plan, init: Callable[[Channel], int], channel: Channel, files: Files, caller: int) -> int:
+    """The keeper: start the machine, wait for it, and tidy up, as the caller may not live to do it."""
+    signal.signal(_ORPHANED, lambda *_: None)
     try:
+        die_with_parent(_ORPHANED)
+        files.make()
         if plan.first:
             unshare(plan.first)
-            inner = os.fork()
-            if inner:
-                forward_signals(inner)
-                return exit_code_of(os.waitpid(inner, 0)[1])
-            die_with_parent()
-            make_slave()
-            mount("proc", "/proc", "proc", _PROC_FLAGS)
-        unshare(plan.flags)
+            return run_child(lambda: _keep_inner(plan, init, channel), caller)
+        _unshare(plan, channel)
+        return run_child(lambda: _start_init(init, channel), caller)
     except OSError as error:
-        channel.tell(f"failed: {error.strerror}")
-        return _EXIT_CANNOT
+        return channel.refuse(error)
+    finally:
+        files.remove()
+
+
+def _keep_inner(plan: Plan, init: Callable[[Channel], int], channel: Channel) -> int:
+    """The first process of the namespaces that a plan makes before the others."""
+    try:
+        die_with_parent()
+        make_slave()
+        mount("proc", "/proc", "proc", _PROC_FLAGS)
+        _unshare(plan, channel)
+        # The new user namespace cleared it.
+        die_with_parent()
+        return _wait_for(fork_forwarding(lambda: _start_init(init, channel)))
+    except OSError as error:
+        return channel.refuse(error)
+
+
+def _unshare(plan: Plan, channel: Channel) -> None:
+    """Make the machine's namespaces; the caller maps the ids."""
+    unshare(plan.flags)
     channel.tell("unshared")
     channel.wait()
-    # The new user namespace cleared it.
-    die_with_parent()
-    child = os.fork()
-    if not child:
-        _as_process(lambda: _start_init(init, channel))
-    forward_signals(child)
-    return exit_code_of(os.waitpid(child, 0)[1])
 
 
 def _start_init(init: Callable[[Channel], int], channel: Channel) -> int:
@@ -215,19 +277,64 @@ def _start_init(init: Callable[[Channel], int], channel: Channel) -> int:
     return init(channel)
 
 
+def fork_forwarding(main: Callable[[], int]) -> int:
+    """Fork, and pass signals on to the child from its first moment on; its pid.
+
+    Args:
+        main: what the child does; its result is the exit code.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+    child = os.fork()
+    if not child:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
+        _as_process(main)
+    forward_signals(child)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
+    return child
+
+
+def run_child(main: Callable[[], int], parent: int) -> int:
+    """Run a child process and wait for it; the parent's death is its death.
+
+    Who dies with the parent at once leaves the child to somebody else, and a namespace ends only when its last process
+    was waited for.
+
+    Args:
+        main: what the child does; its result is the exit code.
+        parent: pid of this process's parent.
+
+    Returns:
+        The child's exit code.
+    """
+    child = 0
+
+    def end(*_: object) -> None:
+        if child:
+            os.kill(child, signal.SIGKILL)
+
+    signal.signal(_ORPHANED, end)
+    die_with_parent(_ORPHANED)
+    child = fork_forwarding(main)
+    if os.getppid() != parent:
+        end()
+    return _wait_for(child)
+
+
 def _as_process(work: Callable[[], int]) -> NoReturn:
     """Be a child process: whatever happens, never return into the parent's code."""
     code = _EXIT_CANNOT
     try:
         code = work()
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
     except BaseException:
         import traceback
 
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _wait_for(child: int) -> int:
+    return exit_code_of(os.waitpid(child, 0)[1])
 
 
 def exit_code_of(status: int) -> int:
@@ -237,29 +344,43 @@ def exit_code_of(status: int) -> int:
 
 
 def forward_signals(child: int) -> None:
-    """Pass signals that end a command on to a child; leave those of the terminal to the command."""
+    """Pass signals that end a command on to a child; leave those of the terminal to the command.
+
+    Whoever ignores a signal, as nohup has it, goes on ignoring it.
+    """
     def forward(number: int, frame: FrameType | None) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, number)
 
     for number in _FORWARDED:
-        signal.signal(number, forward)
-    for number in _IGNORED:
-        signal.signal(number, signal.SIG_IGN)
+        _handle(number, forward)
+    _leave_to_command()
+
+
+def _leave_to_command() -> None:
+    """Do nothing at a signal of the terminal.  Unlike an ignored one it is back to its default in the command."""
+    for number in _OF_TERMINAL:
+        _handle(number, lambda *_: None)
+
+
+def _handle(number: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> None:
+    if signal.getsignal(number) is not signal.SIG_IGN:
+        signal.signal(number, handler)
+
+
+def _say(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.strerror} ({error.filename})" if error.filename else str(error.strerror)
+    return str(error)
 
 
 def why_forbidden() -> str:
     """Which setting forbids user namespaces here, and what works instead; a guess where nothing tells."""
-    settings = (
-        ("/proc/sys/user/max_user_namespaces", "0", "user.max_user_namespaces=0"),
-        ("/proc/sys/kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=0"),
-        ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1",
-         "kernel.apparmor_restrict_unprivileged_userns=1"),
-    )
-    found = [name for path, bad, name in settings if _content(path) == bad]
+    found = [f"{name}={bad}" for name, bad in _SETTINGS if _content(f"/proc/sys/{name.replace('.', '/')}") == bad]
     why = f"the setting {found[0]} forbids it" if found else "seccomp or a missing capability forbids it"
-    root = "" if os.geteuid() == 0 else "run it as root, or "
-    return f"{why}; {root}use 'memhpfs mount DIR' and --sysroot DIR instead"
+    if os.geteuid() != 0:
+        return f"{why}; run it as root, or use 'memhpfs mount DIR' and --sysroot DIR instead"
+    return f"{why}; 'memhpfs help containers' tells what a container must be allowed"
 
 
 def _content(path: str) -> str:

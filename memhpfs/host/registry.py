@@ -1,11 +1,16 @@
 """Where running machines leave word of themselves, so that other commands find them.
 
-A machine has two files in the runtime directory: PID.qmp, its socket, and PID.json, what it is.  Both go when it ends;
-those of a machine that was killed are recognised by their dead process, and removed by whoever finds them.
+A machine has two files in the runtime directory, named after the process of memhpfs: PID.json says what it is,
+PID.qmp is its socket; `run` has a directory PID.d for the socket instead.  They go when the machine ends; those of a
+machine that was killed with all its processes are recognised by the dead process, and removed by whoever finds them.
+Entries written in another process namespace are left alone: their pids mean nothing here.
 """
 
+import contextlib
 import json
 import os
+import select
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +19,9 @@ from attrs import asdict, frozen
 
 from memhpfs.errors import UserError
 
-__all__ = ["Entry", "entries", "find", "runtime_dir", "socket_path", "withdraw", "write_entry"]
+__all__ = [
+    "Entry", "Files", "entries", "find", "runtime_dir", "socket_path", "withdraw", "write_entry",
+]
 
 
 @frozen
@@ -28,7 +35,7 @@ class Entry:
         where: the mount point, or the command.
         qmp: path of its socket, as the host sees it.
         started: seconds since the epoch.
-        name: what people call it; by default the pid.
+        pids: inode number of the process namespace that `pid` belongs to.
     """
 
     pid: int
@@ -37,20 +44,28 @@ class Entry:
     where: str
     qmp: str
     started: float
-    name: str = ""
+    pids: int = 0
 
 
 def runtime_dir() -> Path:
     """The directory for sockets; made if need be, for its owner only.
+
+    It is in $XDG_RUNTIME_DIR; without that root has /run/memhpfs, and whoever is not allowed there one in /tmp.
 
     Raises:
         UserError: it cannot be made, or belongs to somebody else.
     """
     base = os.environ.get("XDG_RUNTIME_DIR")
     if base:
-        path = Path(base) / "memhpfs"
-    else:
-        path = Path("/run/memhpfs") if os.geteuid() == 0 else Path(f"/tmp/memhpfs-{os.geteuid()}")
+        return _own_directory(Path(base) / "memhpfs")
+    if os.geteuid() == 0:
+        with contextlib.suppress(UserError):
+            return _own_directory(Path("/run/memhpfs"))
+    return _own_directory(Path(f"/tmp/memhpfs-{os.geteuid()}"))
+
+
+def _own_directory(path: Path) -> Path:
+    """A directory that only this user may write to; made if need be."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.stat()
@@ -61,15 +76,52 @@ def runtime_dir() -> Path:
     return path
 
 
-def socket_path(pid: int | None = None) -> str:
-    """Where the socket of a machine stands by default."""
-    return str(runtime_dir() / f"{pid or os.getpid()}.qmp")
+def socket_path() -> str:
+    """Where the socket of this process's machine stands by default."""
+    return str(runtime_dir() / f"{os.getpid()}.qmp")
 
 
-def write_entry(kind: str, machine: str, where: str, qmp: str, pid: int | None = None, name: str = "") -> Path:
+class Files:
+    """The files of one machine that `run` starts: word of it, and its socket.  Made by the process that starts it.
+
+    They are reached from directories that were opened at first, so mounts made later do not hide them.
+
+    Args:
+        socket: path of the socket, if it is not to lie in a directory of its own.
+
+    Attributes:
+        socket: path of the socket.
+    """
+
+    def __init__(self, socket: str | None) -> None:
+        runtime = runtime_dir()
+        self._word = f"{os.getpid()}.json"
+        self._own = None if socket else f"{os.getpid()}.d"
+        self.socket = socket or f"{runtime}/{self._own}/qmp"
+        self._runtime = os.open(runtime, os.O_PATH)
+        self._place = os.open(os.path.dirname(socket), os.O_PATH) if socket else self._runtime
+        self._name = os.path.basename(socket) if socket else f"{self._own}/qmp"
+
+    def make(self) -> None:
+        """Make the socket's directory.  One that is there is from a dead process."""
+        self.remove()
+        if self._own:
+            os.mkdir(self._own, 0o700, dir_fd=self._runtime)
+
+    def remove(self) -> None:
+        """Remove what there is."""
+        for name, place in ((self._word, self._runtime), (self._name, self._place)):
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=place)
+        if self._own:
+            with contextlib.suppress(OSError):
+                os.rmdir(self._own, dir_fd=self._runtime)
+
+
+def write_entry(kind: str, machine: str, where: str, qmp: str, pid: int | None = None) -> Path:
     """Leave word of a running machine; the file to take back with `withdraw`."""
-    entry = Entry(pid or os.getpid(), kind, machine, where, qmp, time.time(), name)
-    path = runtime_dir() / f"{entry.pid}.json"
+    entry = Entry(pid or os.getpid(), kind, machine, where, qmp, time.time(), _pid_namespace())
+    path = runtime_dir() / f"{os.getpid()}.json"
     draft = path.with_suffix(".new")
     draft.write_text(json.dumps(asdict(entry)))
     draft.replace(path)
@@ -86,11 +138,14 @@ def entries() -> list[Entry]:
     found = []
     for path in sorted(runtime_dir().glob("*.json")):
         entry = _read(path)
+        if entry is not None and entry.pids != _pid_namespace():
+            continue
         if entry is not None and _alive(entry.pid):
             found.append(entry)
         else:
             path.unlink(missing_ok=True)
             path.with_suffix(".qmp").unlink(missing_ok=True)
+            shutil.rmtree(path.with_suffix(".d"), ignore_errors=True)
     return sorted(found, key=lambda entry: entry.started)
 
 
@@ -119,11 +174,17 @@ def _read(path: Path) -> Entry | None:
         return None
 
 
+def _pid_namespace() -> int:
+    return os.stat("/proc/self/ns/pid").st_ino
+
+
 def _alive(pid: int) -> bool:
+    """Whether a process runs; one that only waits to be reaped does not."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        process = os.pidfd_open(pid)
+    except OSError:
         return False
-    except PermissionError:
-        return True
-    return True
+    try:
+        return not select.select([process], [], [], 0)[0]
+    finally:
+        os.close(process)

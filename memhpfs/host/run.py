@@ -3,19 +3,21 @@
 Exit codes: the command's own (128 plus the signal for a killed one), 125 when the machine cannot be built.
 """
 
-import contextlib
+import logging
 import os
-import shutil
+import shlex
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from attrs import evolve
 
 from memhpfs.errors import UserError
 from memhpfs.host import registry
 from memhpfs.host.daemon import ServeOptions, serve
-from memhpfs.host.inside import QMP_INSIDE, Inside, exec_command
-from memhpfs.host.namespaces import PLANS, CannotBuild, exit_code_of, forward_signals, spawn, why_forbidden
+from memhpfs.host.inside import Inside, exec_command, qmp_inside, working_directory
+from memhpfs.host.namespaces import PLANS, CannotBuild, exit_code_of, fork_forwarding, run_child, spawn, why_forbidden
+from memhpfs.host.qmp_server import claim
 from memhpfs.host.syscalls import NAMESPACES, NEWUSER, die_with_parent, enter
 from memhpfs.host.udevd import UdevOptions
 from memhpfs.machine.description import Machine
@@ -23,6 +25,8 @@ from memhpfs.machine.description import Machine
 __all__ = ["exec_in", "run_machine"]
 
 _EXIT_CANNOT = 125
+
+_log = logging.getLogger(__name__)
 
 
 def run_machine(
@@ -39,40 +43,56 @@ def run_machine(
     """
     import trio
 
+    if options.qmp:
+        _check_socket(options.qmp)
+    files = registry.Files(options.qmp)
+
     def daemon(mountpoint: str, ready: Callable[[], None]) -> None:
-        inner = evolve(options, qmp=options.qmp or QMP_INSIDE, on_ready=ready, registered=False)
+        inner = evolve(options, qmp=qmp_inside(files.socket), on_ready=ready, registered=False)
         trio.run(serve, machine, mountpoint, inner)
 
-    host_dir = str(registry.runtime_dir() / f"{os.getpid()}.d")
-    os.mkdir(host_dir, 0o700)
-    entry = None
+    def report(pid: int) -> None:
+        registry.write_entry("run", machine.name, shlex.join(command), files.socket, pid=pid)
+
     try:
-        def report(pid: int) -> None:
-            nonlocal entry
-            entry = registry.write_entry("run", machine.name, " ".join(command), f"{host_dir}/qmp", pid=pid)
-
-        return _first_that_works(Inside(command, daemon, host_dir, proc, udev), report)
+        return _first_that_works(Inside(command, daemon, files.socket, proc, udev), report, files)
     finally:
-        if entry is not None:
-            registry.withdraw(entry)
-        shutil.rmtree(host_dir, ignore_errors=True)
+        files.remove()
 
 
-def _first_that_works(inside: Inside, report: Callable[[int], None]) -> int:
+def _check_socket(path: str) -> None:
+    """See that the caller's socket can be made, before anything else is.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if not os.path.isdir(os.path.dirname(path)):
+        raise UserError(f"{path}: no such directory", 2)
+    try:
+        claim(path)
+    except UserError as error:
+        raise UserError(str(error), _EXIT_CANNOT) from None
+
+
+def _first_that_works(inside: Inside, report: Callable[[int], None], files: registry.Files) -> int:
     """Try the plans in order.
 
     Raises:
         UserError: none of them works.
     """
-    reasons = []
+    failed: dict[str, CannotBuild] = {}
     for plan in PLANS:
-        if plan.needs_root and os.geteuid() != 0:
+        # Where no user namespace owns the network, udevd would hear the uevents of the host and act on its devices.
+        hears_host = not plan.flags & NEWUSER
+        if (plan.needs_root and os.geteuid() != 0) or (hears_host and inside.udev is not None):
             continue
         try:
-            return spawn(plan, inside, report)
+            return spawn(plan, inside, report, files)
         except CannotBuild as error:
-            reasons.append(str(error))
-    raise UserError(f"the machine cannot be built: {reasons[0]}: {why_forbidden()}", _EXIT_CANNOT)
+            _log.info("%s: %s", plan.name, error)
+            failed.setdefault(str(error), error)
+    hint = f": {why_forbidden()}" if any(error.forbidden for error in failed.values()) else ""
+    raise UserError(f"the machine cannot be built: {', then '.join(failed)}{hint}", _EXIT_CANNOT)
 
 
 def exec_in(name: str, command: Sequence[str]) -> int:
@@ -85,10 +105,8 @@ def exec_in(name: str, command: Sequence[str]) -> int:
         UserError: no such machine, or it cannot be entered.
     """
     entry = _running(name)
-    child = os.fork()
-    if not child:
-        _enter(entry.pid, command)
-    forward_signals(child)
+    caller = os.getpid()
+    child = fork_forwarding(lambda: _enter(entry, command, caller))
     return exit_code_of(os.waitpid(child, 0)[1])
 
 
@@ -102,23 +120,18 @@ def _running(name: str) -> registry.Entry:
     raise UserError(f"{what} {name!r}; running are: {choices}", _EXIT_CANNOT)
 
 
-def _enter(pid: int, command: Sequence[str]) -> None:
-    """Enter the namespaces of a machine, and run the command in its process namespace."""
+def _enter(entry: registry.Entry, command: Sequence[str], caller: int) -> int:
+    """Enter the namespaces of a machine, and run the command in its process namespace; its exit code."""
+    where = working_directory()
+
+    def main() -> NoReturn:
+        die_with_parent()
+        exec_command(command, where, entry.qmp)
+
     try:
-        where = os.getcwd()
-        same_user = os.stat(f"/proc/{pid}/ns/user").st_ino == os.stat("/proc/self/ns/user").st_ino
-        enter(pid, NAMESPACES & ~NEWUSER if same_user else NAMESPACES)
-        child = os.fork()
-        if not child:
-            die_with_parent()
-            with contextlib.suppress(OSError):
-                os.chdir(where)
-            exec_command(command)
-        forward_signals(child)
-        os._exit(exit_code_of(os.waitpid(child, 0)[1]))
+        same_user = os.stat(f"/proc/{entry.pid}/ns/user").st_ino == os.stat("/proc/self/ns/user").st_ino
+        enter(entry.pid, NAMESPACES & ~NEWUSER if same_user else NAMESPACES)
     except OSError as error:
-        print(f"memhpfs: the machine {pid} cannot be entered: {error.strerror}", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(_EXIT_CANNOT)
-
-
+        print(f"memhpfs: the machine {entry.pid} cannot be entered: {error.strerror}", file=sys.stderr, flush=True)
+        return _EXIT_CANNOT
+    return run_child(main, caller)

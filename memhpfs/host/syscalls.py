@@ -5,6 +5,7 @@ Source: man pages of unshare(2), mount(2), mount_setattr(2), prctl(2), setns(2),
 
 import ctypes
 import os
+import signal
 import struct
 
 __all__ = [
@@ -17,7 +18,7 @@ NAMESPACES = NEWNS | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET
 FUSE_SUPER_MAGIC = 0x65735546
 
 _MS_BIND, _MS_MOVE, _MS_REC, _MS_SLAVE = 0x1000, 0x2000, 0x4000, 0x80000
-_PR_SET_PDEATHSIG, _SIGKILL = 1, 9
+_PR_SET_PDEATHSIG = 1
 _AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY, _SYS_MOUNT_SETATTR = -100, 0x8000, 1, 442
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -43,9 +44,9 @@ def enter(pid: int, flags: int) -> None:
         os.close(fd)
 
 
-def die_with_parent() -> None:
-    """Be killed when the parent dies.  A change of credentials or of the user namespace clears it.  See prctl(2)."""
-    _check(_libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0), "prctl")
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Get a signal when the parent dies.  A change of ids or of the user namespace clears it.  See prctl(2)."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0), "prctl")
 
 
 def mount(source: str, target: str, kind: str | None, flags: int = 0, options: str = "") -> None:

@@ -11,15 +11,15 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 
 from memhpfs.errors import UserError
 from memhpfs.host.syscalls import bind, die_with_parent, mount
 
-__all__ = ["UdevOptions", "find_udevd", "start_udevd"]
+__all__ = ["UdevOptions", "find_udevd", "read_rules", "start_udevd"]
 
 _RULES = Path("/run/udev/rules.d")
 _HOST_RULES = ("/etc/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d", "/usr/local/lib/udev/rules.d")
@@ -34,12 +34,12 @@ class UdevOptions:
 
     Attributes:
         program: the daemon.
-        rules: rules files, or directories of them.
+        rules: contents of the rules files by name.
         host_rules: whether the host's own rules act as well.
     """
 
     program: str
-    rules: Sequence[str] = ()
+    rules: Mapping[str, bytes] = field(factory=dict)
     host_rules: bool = False
 
 
@@ -55,24 +55,35 @@ def find_udevd() -> str:
     return found
 
 
-def rules_files(rules: Sequence[str]) -> list[Path]:
-    """The files that --rules names, those of directories by name.
+def read_rules(rules: Sequence[str]) -> dict[str, bytes]:
+    """Read the files that --rules names, on the caller's side: inside, other directories may be in their place.
+
+    Of two files with the same name the one that is named last counts.
 
     Raises:
-        UserError: a file or directory is not there, or is no rules file.
+        UserError: a file or directory is not there, or is not one of rules.
     """
-    found: list[Path] = []
+    found: dict[str, bytes] = {}
     for name in rules:
-        path = Path(name)
-        if path.is_dir():
-            found += sorted(path.glob("*.rules"))
-        elif path.is_file() and path.suffix == ".rules":
-            found.append(path)
-        elif path.is_file():
-            raise UserError(f"--rules {name}: a rules file must be called *.rules, or udev ignores it", 2)
-        else:
-            raise UserError(f"--rules {name}: no such file or directory", 2)
+        for path in _rules_files(name):
+            try:
+                found[path.name] = path.read_bytes()
+            except OSError as error:
+                raise UserError(f"--rules {path}: {error.strerror}", 2) from None
     return found
+
+
+def _rules_files(name: str) -> Iterator[Path]:
+    path = Path(name)
+    if not path.is_dir():
+        if path.exists() and path.suffix != ".rules":
+            raise UserError(f"--rules {name}: a rules file must be called *.rules, or udev ignores it", 2)
+        yield path
+        return
+    files = sorted(path.glob("*.rules"))
+    if not files:
+        raise UserError(f"--rules {name}: the directory has no *.rules in it", 2)
+    yield from files
 
 
 def start_udevd(options: UdevOptions) -> int:
@@ -82,8 +93,8 @@ def start_udevd(options: UdevOptions) -> int:
         UserError: it does not come up.
         OSError: the rules cannot be put in place.
     """
-    for path in rules_files(options.rules):
-        shutil.copyfile(path, _RULES / path.name)
+    for name, text in options.rules.items():
+        (_RULES / name).write_bytes(text)
     if not options.host_rules:
         _hide_host_rules()
     pid = os.fork()

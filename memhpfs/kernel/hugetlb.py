@@ -4,16 +4,19 @@ Source: set_max_huge_pages, dissolve_free_hugetlb_folio, alloc_and_dissolve_huge
 hugetlb_vmemmap_restore_folio (mm/hugetlb_vmemmap.c).
 """
 
+from collections.abc import Iterator
+
 from memhpfs.errors import CannotDissolve
 from memhpfs.kernel.alloc import allocate, nodes_by_distance, release_pages
 from memhpfs.kernel.geometry import PAGE_SIZE
 from memhpfs.kernel.pages import HUGE_2M_PAGES, Use
+from memhpfs.kernel.pause import Op, Pause, run_now
 from memhpfs.kernel.state import BlockState, Gigantic, Kernel, Zone
 from memhpfs.units import GIB
 
 __all__ = [
-    "GIGANTIC_PAGES", "dissolve", "gigantic_pool", "move_gigantic", "pool_2m", "set_gigantic_pool", "set_pool_2m",
-    "used_gigantic",
+    "GIGANTIC_PAGES", "dissolve", "gigantic_pool", "move_gigantic", "pool_2m", "release_huge_2m",
+    "resize_gigantic_pool", "set_gigantic_pool", "set_pool_2m", "used_gigantic",
 ]
 
 GIGANTIC_PAGES = GIB // PAGE_SIZE
@@ -45,16 +48,39 @@ def gigantic_pool(kernel: Kernel, node_id: int) -> tuple[int, int]:
 
 
 def set_gigantic_pool(kernel: Kernel, node_id: int, wanted: int) -> None:
-    """Grow or shrink a node's pool of 1 GiB pages; each needs an aligned GiB of wholly free blocks in one zone."""
+    """Grow or shrink a node's pool of 1 GiB pages, at once."""
+    run_now(resize_gigantic_pool(kernel, node_id, wanted))
+
+
+def resize_gigantic_pool(kernel: Kernel, node_id: int, wanted: int) -> Op[None]:
+    """Grow or shrink a node's pool of 1 GiB pages; each needs an aligned GiB of wholly free blocks in a kernel zone.
+
+    While the kernel makes one, its blocks are isolated, so offlining them fails.  Linux: alloc_contig_range.
+    """
     total, _ = gigantic_pool(kernel, node_id)
     for _ in range(max(0, wanted - total)):
         if (blocks := _free_gib(kernel, node_id)) is None:
             break
         page = Gigantic(node_id, blocks)
-        kernel.gigantic.append(page)
-        _convert(kernel, page, Use.FREE, Use.HUGE_1G)
+        yield from _isolated(kernel, page)
+        if _is_free(kernel, page):
+            kernel.gigantic.append(page)
+            _convert(kernel, page, Use.FREE, Use.HUGE_1G)
     for page in [p for p in kernel.gigantic if p.node_id == node_id and not p.used][:max(0, total - wanted)]:
         _dissolve_gigantic(kernel, page)
+
+
+def _isolated(kernel: Kernel, page: Gigantic) -> Op[None]:
+    """Keep the blocks of a page to be isolated for as long as its contents take to move."""
+    places = [(zone.pages, extent) for zone, extent in _places(kernel, page)]
+    for pages, extent in places:
+        kernel.pages.isolate(pages, extent)
+    try:
+        rate = kernel.spec.migration_rate
+        yield Pause("allocating a gigantic page", cost_ns=GIB * 1_000_000_000 // rate if rate else 0)
+    finally:
+        for pages, extent in places:
+            kernel.pages.undo_isolate(pages, extent)
 
 
 def used_gigantic(kernel: Kernel, extent: int) -> list[Gigantic]:
@@ -86,6 +112,21 @@ def dissolve(kernel: Kernel, zone: Zone, extent: int) -> None:
         kernel.pages.convert(zone.pages, extent, Use.HUGE_2M_FREE, Use.FREE, HUGE_2M_PAGES)
 
 
+def release_huge_2m(kernel: Kernel, zone: Zone, extent: int, nr_pages: int) -> None:
+    """Free 2 MiB pages whose contents have moved away.
+
+    One whose memory map cannot be restored stays in the pool as a free one.  Linux: update_and_free_hugetlb_folio.
+    """
+    for _ in range(nr_pages // HUGE_2M_PAGES):
+        left = Use.FREE
+        if kernel.spec.hugetlb_free_vmemmap:
+            try:
+                _restore_memmap(kernel, zone)
+            except CannotDissolve:
+                left = Use.HUGE_2M_FREE
+        kernel.pages.convert(zone.pages, extent, Use.HUGE_2M, left, HUGE_2M_PAGES)
+
+
 def _restore_memmap(kernel: Kernel, zone: Zone) -> None:
     nodes = [node.id for node in nodes_by_distance(kernel, zone.node_id)]
     found = allocate(kernel, Use.KERNEL, _HVO_PAGES, nodes, movable=False)
@@ -100,20 +141,32 @@ def _free_gib(kernel: Kernel, node_id: int) -> tuple[int, ...] | None:
     for first in sorted(kernel.nodes[node_id].links):
         blocks = [kernel.blocks.get(first + i) for i in range(count)] if first % count == 0 else [None]
         zones = {block.zone for block in blocks if block is not None}
-        if None not in blocks and None not in zones and len(zones) == 1 and all(
-            kernel.pages.get(block.extents[0], Use.FREE) >= min(GIGANTIC_PAGES, kernel.pages_per_block)
-            for block in blocks if block is not None
-        ):
-            return tuple(range(first, first + count))
+        page = Gigantic(node_id, tuple(range(first, first + count)))
+        if None not in blocks and None not in zones and len(zones) == 1 and _is_free(kernel, page):
+            return page.block_ids
     return None
 
 
-def _convert(kernel: Kernel, page: Gigantic, old: Use, new: Use) -> None:
+def _is_free(kernel: Kernel, page: Gigantic) -> bool:
+    """Whether all memory of a page to be is free, in a kernel zone, and nobody else is about to take it."""
+    return all(
+        not zone.movable and extent not in zone.pages.isolated
+        and kernel.pages.get(extent, Use.FREE) >= min(GIGANTIC_PAGES, kernel.pages_per_block)
+        for zone, extent in _places(kernel, page)
+    )
+
+
+def _places(kernel: Kernel, page: Gigantic) -> Iterator[tuple[Zone, int]]:
+    """The zone and the extent of each block of a page."""
     for block_id in page.block_ids:
         block = kernel.blocks[block_id]
         assert block.zone is not None
-        kernel.pages.convert(block.zone.pages, block.extents[0], old, new,
-                             min(GIGANTIC_PAGES, kernel.pages_per_block))
+        yield block.zone, block.extents[0]
+
+
+def _convert(kernel: Kernel, page: Gigantic, old: Use, new: Use) -> None:
+    for zone, extent in _places(kernel, page):
+        kernel.pages.convert(zone.pages, extent, old, new, min(GIGANTIC_PAGES, kernel.pages_per_block))
 
 
 def _dissolve_gigantic(kernel: Kernel, page: Gigantic) -> None:

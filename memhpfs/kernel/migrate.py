@@ -8,7 +8,7 @@ At each pause the counts add up: a batch of pages is either still here or alread
 from memhpfs.errors import Interrupted, UnmovablePage
 from memhpfs.kernel.alloc import allocate, free_pages, nodes_by_distance
 from memhpfs.kernel.geometry import PAGE_SIZE
-from memhpfs.kernel.hugetlb import GIGANTIC_PAGES, dissolve, move_gigantic, used_gigantic
+from memhpfs.kernel.hugetlb import GIGANTIC_PAGES, dissolve, move_gigantic, release_huge_2m, used_gigantic
 from memhpfs.kernel.pages import HUGE_2M_PAGES, MOVABLE_USES, Use
 from memhpfs.kernel.pause import Nudge, Op, Pause
 from memhpfs.kernel.state import Kernel, Zone
@@ -60,7 +60,7 @@ def _one_pass(kernel: Kernel, zone: Zone, extent: int) -> Op[bool]:
     uses = (*MOVABLE_USES, *((Use.BALLOON,) if kernel.balloon_compaction else ()))
     for use in uses:
         while here := kernel.pages.get(extent, use):
-            found = _move(kernel, zone, extent, use, min(here, _batch_pages(kernel, rate)), 1)
+            found = _move(kernel, zone, extent, use, min(here, _batch_pages(kernel, rate)))
             if not found:
                 break
             moved = True
@@ -114,11 +114,10 @@ def migration_nodes(kernel: Kernel, node_id: int) -> list[int]:
     return others or [node_id]
 
 
-def _move(kernel: Kernel, zone: Zone, extent: int, use: Use, nr_pages: int, chunk: int) -> int:
+def _move(kernel: Kernel, zone: Zone, extent: int, use: Use, nr_pages: int) -> int:
     """Move pages of a use to where the zone lists allow it; how many found a place."""
     movable = use is not Use.BALLOON or kernel.balloon_compaction
-    nodes = migration_nodes(kernel, zone.node_id)
-    found = allocate(kernel, use, nr_pages // chunk * chunk, nodes, movable=movable, chunk=chunk)
+    found = allocate(kernel, use, nr_pages, migration_nodes(kernel, zone.node_id), movable=movable)
     if found:
         kernel.pages.convert(zone.pages, extent, use, Use.FREE, found)
     return found
@@ -126,10 +125,12 @@ def _move(kernel: Kernel, zone: Zone, extent: int, use: Use, nr_pages: int, chun
 
 def _move_huge(kernel: Kernel, zone: Zone, extent: int, nr_pages: int) -> int:
     """Move used 2 MiB pages into new ones, or into free ones of the pool; the pool keeps its size."""
-    found = _move(kernel, zone, extent, Use.HUGE_2M, nr_pages, HUGE_2M_PAGES)
+    nodes, whole = migration_nodes(kernel, zone.node_id), nr_pages // HUGE_2M_PAGES * HUGE_2M_PAGES
+    found = allocate(kernel, Use.HUGE_2M, whole, nodes, movable=True, chunk=HUGE_2M_PAGES)
     if found:
+        release_huge_2m(kernel, zone, extent, found)
         return found
-    for node_id in migration_nodes(kernel, zone.node_id):
+    for node_id in nodes:
         for target in kernel.nodes[node_id].zones.values():
             for other in target.pages.extents if target.pages.totals[Use.HUGE_2M_FREE] else ():
                 if other not in target.pages.isolated and kernel.pages.get(other, Use.HUGE_2M_FREE):

@@ -46,7 +46,7 @@ def _offline_pages(kernel: Kernel, block: Block) -> Op[None]:
     if ram_bytes_in(kernel, start, end) != end - start:
         raise HasHoles()
     extent = block.extents[0]
-    if block.unmanaged_pages or kernel.pages.total(extent, UNMOVABLE_USES):
+    if extent in zone.pages.isolated or block.unmanaged_pages or kernel.pages.total(extent, UNMOVABLE_USES):
         raise Unmovable()
     kernel.pages.isolate(zone.pages, extent)
     try:

@@ -6,7 +6,8 @@ Source: nr_hugepages_store and its neighbours, demote_store (mm/hugetlb.c); tran
 from collections.abc import Callable
 
 from memhpfs.errors import BadText
-from memhpfs.kernel.hugetlb import gigantic_pool, pool_2m, set_gigantic_pool, set_pool_2m
+from memhpfs.kernel.hugetlb import gigantic_pool, pool_2m, resize_gigantic_pool, set_gigantic_pool, set_pool_2m
+from memhpfs.kernel.pause import Op
 from memhpfs.kernel.state import Kernel, Node
 from memhpfs.parse import kstrtoull
 from memhpfs.sysfs.attr import Attr, Dir
@@ -14,15 +15,15 @@ from memhpfs.sysfs.attr import Attr, Dir
 __all__ = ["HUGEPAGES_DIR"]
 
 Pool = Callable[[Kernel, int], tuple[int, int]]
-SetPool = Callable[[Kernel, int, int], None]
+SetPool = Callable[[Kernel, int, int], Op[None] | None]
 
 _DEMOTE_SIZES_KB = (2048,)
 
 
 def _pool_rows(pool: Pool, set_pool: SetPool) -> tuple[Attr, ...]:
-    def store(kernel: Kernel, node: Node, text: str) -> None:
+    def store(kernel: Kernel, node: Node, text: str) -> Op[None] | None:
         """A request that memory cannot meet succeeds, and the pool gets what there is."""
-        set_pool(kernel, node.id, kstrtoull(text, base=10))
+        return set_pool(kernel, node.id, kstrtoull(text, base=10))
 
     return (
         Attr("nr_hugepages", 0o644, lambda kernel, node: f"{pool(kernel, node.id)[0]}\n", store, "nr_hugepages_store"),
@@ -52,7 +53,7 @@ def _demote_size_store(kernel: Kernel, node: Node, text: str) -> None:
 HUGEPAGES_DIR = Dir("hugepages", (
     Dir("hugepages-2048kB", _pool_rows(pool_2m, set_pool_2m)),
     Dir("hugepages-1048576kB", (
-        *_pool_rows(gigantic_pool, set_gigantic_pool),
+        *_pool_rows(gigantic_pool, resize_gigantic_pool),
         Attr("demote", 0o200, None, _demote_store, "demote_store"),
         Attr("demote_size", 0o644, lambda kernel, node: "2048kB\n", _demote_size_store, "demote_size_store"),
     )),
