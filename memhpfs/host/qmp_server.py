@@ -25,7 +25,7 @@ from attrs import define, field
 
 from memhpfs.errors import UserError
 from memhpfs.qmp.hardware import Event, Hardware
-from memhpfs.qmp.session import MAX_LINE_BYTES, Session
+from memhpfs.qmp.session import Session
 
 __all__ = ["QmpServer", "claim", "listen"]
 
@@ -155,7 +155,7 @@ class QmpServer:
         send, receive = trio.open_memory_channel[Event](_QUEUE_LENGTH)
         self._clients[session] = send
         try:
-            async with trio.open_nursery() as nursery, stream:
+            async with stream, trio.open_nursery() as nursery:
                 nursery.start_soon(self._write, stream, receive, nursery.cancel_scope)
                 self._put(session, send, session.greeting())
                 await self._read(stream, session, send)
@@ -166,25 +166,11 @@ class QmpServer:
             self._clients.pop(session, None)
 
     async def _read(self, stream: trio.SocketStream, session: Session, queue: "trio.MemorySendChannel[Event]") -> None:
-        buffer = bytearray()
-        while data := await stream.receive_some(_CHUNK):
-            buffer += data
-            while (end := buffer.find(b"\n")) >= 0:
-                line = bytes(buffer[:end])
-                del buffer[:end + 1]
-                self._answer(session, queue, line)
-            if len(buffer) > MAX_LINE_BYTES:
-                self._put(session, queue, session.too_long())
-                return
-        if buffer:
-            self._answer(session, queue, bytes(buffer))
-
-    def _answer(self, session: Session, queue: "trio.MemorySendChannel[Event]", line: bytes) -> None:
-        reply = session.receive(line)
-        if reply is not None:
-            self._put(session, queue, reply)
-        self.announce()
-        self.wake()
+        while not session.overrun and (data := await stream.receive_some(_CHUNK)):
+            for reply in session.feed(data):
+                self._put(session, queue, reply)
+                self.announce()
+                self.wake()
 
     async def _write(
         self, stream: trio.SocketStream, queue: "trio.MemoryReceiveChannel[Event]", client: trio.CancelScope

@@ -1,10 +1,13 @@
 """What a machine file comes to: the kernel's boot description and the hardware around it."""
 
+from collections.abc import Iterable
+
 from attrs import frozen
 
-from memhpfs.kernel.spec import Spec
+from memhpfs.kernel.spec import RamRange, Spec
+from memhpfs.units import MIB, align_up
 
-__all__ = ["Dimm", "Filling", "Machine"]
+__all__ = ["Dimm", "Filling", "Machine", "installed_bytes"]
 
 
 @frozen
@@ -62,5 +65,10 @@ class Machine:
 
     @property
     def ram_bytes(self) -> int:
-        """Boot RAM."""
-        return sum(item.end - item.start for item in self.spec.ram)
+        """Boot RAM that is installed, in bytes."""
+        return installed_bytes(self.spec.ram)
+
+
+def installed_bytes(ram: Iterable[RamRange]) -> int:
+    """The RAM that is installed, of which firmware keeps less than a MiB from the kernel."""
+    return align_up(sum(item.end - item.start for item in ram), MIB)

@@ -14,7 +14,7 @@ from memhpfs.kernel.geometry import ARCHES, block_size_of
 from memhpfs.kernel.spec import NodeSpec, RamKind, RamRange, Spec
 from memhpfs.kernel.workload import KINDS
 from memhpfs.machine.cmdline import parse_cmdline
-from memhpfs.machine.description import Dimm, Filling, Machine
+from memhpfs.machine.description import Dimm, Filling, Machine, installed_bytes
 from memhpfs.machine.file import MachineFile, NodeTable
 from memhpfs.machine.layout import hotplug_base_of, qemu_ram
 from memhpfs.units import GIB, TIB, align_up, format_size
@@ -178,7 +178,7 @@ def _spec(check: _Check, file: MachineFile, nodes: tuple[NodeSpec, ...], ram: tu
 
 
 def _hardware(check: _Check, file: MachineFile, name: str, explain: str, spec: Spec) -> Machine:
-    ram_bytes = sum(item.end - item.start for item in spec.ram)
+    ram_bytes = installed_bytes(spec.ram)
     maxmem = file.maxmem.bytes if file.maxmem else max(_DEFAULT_MAXMEM, align_up(2 * ram_bytes, GIB))
     base = file.hotplug_base.bytes if file.hotplug_base else hotplug_base_of(spec.ram)
     check.between("slots", file.slots, 0, _MAX_SLOTS)

@@ -11,15 +11,24 @@ from memhpfs.qmp.errors import QmpError
 from memhpfs.qmp.guest import GUEST_COMMANDS
 from memhpfs.qmp.hardware import DimmDevice, Hardware
 
-__all__ = ["COMMANDS", "VERSION"]
+__all__ = ["CAPABILITIES", "COMMANDS", "VERSION"]
 
 #: The QEMU whose protocol this speaks.
 VERSION = {"qemu": {"major": 7, "minor": 2, "micro": 22}, "package": "memhpfs"}
+#: What a client may enable.  No command can be run out of band, so `oob` only lets a client ask.
+CAPABILITIES = ("oob",)
+
+
+def _capabilities(hardware: Hardware, args: Args) -> Any:
+    for name in args.get("enable", []):
+        if name not in CAPABILITIES:
+            raise QmpError(f"Parameter 'null' does not accept value '{name}'")
+    return {}
+
 
 def _object_add(hardware: Hardware, args: Args) -> Any:
-    if args["qom-type"] != "memory-backend-ram":
-        raise QmpError(f"invalid object type: {args['qom-type']}; this machine has memory-backend-ram")
-    hardware.add_backend(args["id"], args["size"])
+    options = {name: args[name] for name in _BACKEND_OPTIONS if name in args}
+    hardware.add_backend(args["id"], args["size"], options)
     return {}
 
 
@@ -31,50 +40,47 @@ def _object_del(hardware: Hardware, args: Args) -> Any:
 def _device_add(hardware: Hardware, args: Args) -> Any:
     if args["driver"] != "pc-dimm":
         raise QmpError(f"'{args['driver']}' is not a valid device model name")
-    for needed in ("id", "memdev"):
-        if needed not in args:
-            raise QmpError("'memdev' property is not set" if needed == "memdev" else "Parameter 'id' is missing")
-    hardware.add_dimm(args["id"], args["memdev"], args.get("node", 0), args.get("addr"), args.get("slot"))
+    if not 0 <= args.get("node", 0) < 1 << 32:
+        raise QmpError("Parameter 'node' expects uint32_t")
+    if "memdev" not in args:
+        raise QmpError("'memdev' property must be set")
+    hardware.add_dimm(args.get("id"), args["memdev"], args.get("node", 0), args.get("addr"), args.get("slot"))
     return {}
 
 
 def _device_del(hardware: Hardware, args: Args) -> Any:
-    hardware.delete_dimm(args["id"].removeprefix("/machine/peripheral/"))
+    hardware.delete_dimm(args["id"])
     return {}
 
 
 def _info(device: DimmDevice) -> dict[str, Any]:
     return {
-        "id": device.id, "addr": device.address, "slot": device.slot, "node": device.node_id,
+        **({"id": device.id} if device.id else {}), "addr": device.address, "slot": device.slot, "node": device.node_id,
         "size": device.backend.size_bytes, "memdev": f"/objects/{device.backend.id}",
         "hotplugged": device.hotplugged, "hotpluggable": True,
     }
 
 
 def _query_memory_devices(hardware: Hardware, args: Args) -> Any:
-    devices = sorted(hardware.devices.values(), key=lambda device: device.address)
+    devices = sorted(hardware.devices, key=lambda device: device.address)
     return [{"type": "dimm", "data": _info(device)} for device in devices]
 
 
 def _query_memory_size_summary(hardware: Hardware, args: Args) -> Any:
-    plugged = sum(device.backend.size_bytes for device in hardware.devices.values())
+    plugged = sum(device.backend.size_bytes for device in hardware.devices)
     return {"base-memory": hardware.ram_bytes, "plugged-memory": plugged}
 
 
 def _query_memdev(hardware: Hardware, args: Args) -> Any:
     return [
-        {"id": backend.id, "size": backend.size_bytes, "merge": True, "dump": True, "prealloc": False, "share": False,
-         "reserve": True, "host-nodes": [], "policy": "default"}
+        {"id": backend.id, "size": backend.size_bytes, "host-nodes": [], "policy": "default", **_BACKEND_OPTIONS,
+         **backend.options}
         for backend in hardware.backends.values()
     ]
 
 
 def _qom_get(hardware: Hardware, args: Args) -> Any:
-    name = args["path"].removeprefix("/machine/peripheral/")
-    device = hardware.devices.get(name)
-    if device is None:
-        raise QmpError(f"Device '{args['path']}' not found", "DeviceNotFound")
-    properties = _info(device)
+    properties = _info(hardware.device(args["path"]))
     if args["property"] not in properties:
         raise QmpError(f"Property 'pc-dimm.{args['property']}' not found")
     return properties[args["property"]]
@@ -83,7 +89,7 @@ def _qom_get(hardware: Hardware, args: Args) -> Any:
 def _qom_set(hardware: Hardware, args: Args) -> Any:
     _qom_get(hardware, {"path": args["path"], "property": args["property"]})
     raise QmpError(f"Attempt to set property '{args['property']}' on device "
-                   f"'{args['path'].removeprefix('/machine/peripheral/')}' (type 'pc-dimm') after it was realized")
+                   f"'{hardware.device(args['path']).id}' (type 'pc-dimm') after it was realized")
 
 
 def _quit(hardware: Hardware, args: Args) -> Any:
@@ -95,18 +101,20 @@ def _query_commands(hardware: Hardware, args: Args) -> Any:
     return [{"name": name} for name in sorted(COMMANDS)]
 
 
+#: Properties of a backend that change nothing here, and what they are when nobody says.
+_BACKEND_OPTIONS = {"merge": True, "dump": True, "prealloc": False, "share": False, "reserve": True}
 _ID = {"id": Argument()}
 COMMANDS: dict[str, Command] = {
-    "qmp_capabilities": Command("End the negotiation.", lambda hardware, args: {},
-                                {"enable": Argument(list, required=False)}),
+    "qmp_capabilities": Command("End the negotiation.", _capabilities, {"enable": Argument(list, required=False)}),
     "object-add": Command("Make a memory backend.", _object_add,
-                          {"qom-type": Argument(), "id": Argument(), "size": Argument("size")}),
+                          {"qom-type": Argument("backend"), "id": Argument("id"), "size": Argument("uint64"),
+                           **{name: Argument(bool, required=False) for name in _BACKEND_OPTIONS}}),
     "object-del": Command("Delete a memory backend.", _object_del, _ID),
     "device_add": Command("Plug a DIMM.", _device_add, {
-        "driver": Argument(), "id": Argument(required=False), "memdev": Argument(required=False),
-        "node": Argument(int, required=False), "addr": Argument("size", required=False),
-        "slot": Argument(int, required=False),
-    }),
+        "driver": Argument("text"), "id": Argument("id", required=False), "memdev": Argument("text", required=False),
+        "node": Argument("number", required=False), "addr": Argument("number", required=False),
+        "slot": Argument("number", required=False),
+    }, "Property 'pc-dimm.{}' not found"),
     "device_del": Command("Ask the guest to give a DIMM back.", _device_del, _ID),
     "qom-get": Command("Read a property of a device.", _qom_get, {"path": Argument(), "property": Argument()}),
     "qom-set": Command("Write a property of a device.", _qom_set,

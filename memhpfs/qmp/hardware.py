@@ -34,11 +34,17 @@ _OST_SUCCESS, _OST_FAILURE, _OST_BUSY, _OST_IN_PROGRESS = 0, 1, 0x82, 0x84
 
 @define(eq=False)
 class Backend:
-    """A memory backend (memory-backend-ram); `user` is the device that maps it, or None."""
+    """A memory backend (memory-backend-ram).
+
+    Attributes:
+        options: properties that somebody gave, which change nothing here.
+        in_use: a device maps it.
+    """
 
     id: str
     size_bytes: int
-    user: str | None = None
+    options: dict[str, bool] = field(factory=dict)
+    in_use: bool = False
 
 
 @define(eq=False)
@@ -46,11 +52,14 @@ class DimmDevice:
     """A pc-dimm.
 
     Attributes:
+        id: None if nobody gave it one.
+        path: its place in QEMU's tree of objects.
         hotplugged: plugged after boot.
         unplugging: the guest was asked to give it back, and has not answered.
     """
 
-    id: str
+    id: str | None
+    path: str
     backend: Backend
     slot: int
     address: int
@@ -85,8 +94,9 @@ class Hardware:
     events: deque[Event] = field(factory=deque)
     kernel_log: deque[dict[str, Any]] = field(factory=lambda: deque(maxlen=KERNEL_LOG_LINES), init=False)
     backends: dict[str, Backend] = field(factory=dict)
-    devices: dict[str, DimmDevice] = field(factory=dict)
+    devices: list[DimmDevice] = field(factory=list)
     quitting: bool = False
+    _nameless: int = field(default=0, init=False)
 
     @property
     def pluggable_bytes(self) -> int:
@@ -95,7 +105,7 @@ class Hardware:
 
     # -- backends -----------------------------------------------------------------------------------------------
 
-    def add_backend(self, name: str, size_bytes: int) -> Backend:
+    def add_backend(self, name: str, size_bytes: int, options: dict[str, bool] | None = None) -> Backend:
         """Make a memory backend.
 
         Raises:
@@ -105,7 +115,7 @@ class Hardware:
             raise QmpError(f"attempt to add duplicate property '{name}' to object (type 'container')")
         if size_bytes <= 0:
             raise QmpError("property 'size' of memory-backend-ram doesn't take value '0'")
-        self.backends[name] = Backend(name, size_bytes)
+        self.backends[name] = Backend(name, size_bytes, options or {})
         return self.backends[name]
 
     def delete_backend(self, name: str) -> None:
@@ -117,14 +127,25 @@ class Hardware:
         backend = self.backends.get(name)
         if backend is None:
             raise QmpError(f"object '{name}' not found")
-        if backend.user is not None:
+        if backend.in_use:
             raise QmpError(f"object '{name}' is in use, can not be deleted")
         del self.backends[name]
 
     # -- devices ------------------------------------------------------------------------------------------------
 
+    def device(self, name: str) -> DimmDevice:
+        """The device with an id, or at a path.
+
+        Raises:
+            QmpError: no such device.
+        """
+        for device in self.devices:
+            if name in (device.id, device.path):
+                return device
+        raise QmpError(f"Device '{name}' not found", "DeviceNotFound")
+
     def add_dimm(
-        self, name: str, backend_name: str, node_id: int = 0, address: int | None = None, slot: int | None = None
+        self, name: str | None, backend_name: str, node_id: int = 0, address: int | None = None, slot: int | None = None
     ) -> DimmDevice:
         """Plug a DIMM and notify the guest, whose work is queued.
 
@@ -150,40 +171,41 @@ class Hardware:
         return dimm.plug(self.kernel, device.slot, device.address, size_bytes, node_id)
 
     def delete_dimm(self, name: str) -> None:
-        """Ask the guest to give a DIMM back; its work is queued.
+        """Ask the guest to give a DIMM back; its work is queued, once.
 
         Raises:
-            QmpError: no such device, or it was asked already.
+            QmpError: no such device.
         """
-        device = self.devices.get(name)
-        if device is None:
-            raise QmpError(f"Device '{name}' not found", "DeviceNotFound")
-        if device.unplugging:
-            raise QmpError(f"Device {name} is already in the process of unplug")
-        device.unplugging = True
-        self.work.append(self._remove(device))
+        device = self.device(name)
+        if not device.unplugging:
+            device.unplugging = True
+            self.work.append(self._remove(device))
 
     def _place(
-        self, name: str, backend_name: str, node_id: int, address: int | None, slot: int | None
+        self, name: str | None, backend_name: str, node_id: int, address: int | None, slot: int | None
     ) -> DimmDevice:
-        if name in self.devices:
+        if name is not None and name in [device.id for device in self.devices]:
             raise QmpError(f"Duplicate device ID '{name}'")
         backend = self.backends.get(backend_name)
         if backend is None:
             raise QmpError(f"Device '{backend_name}' not found", "DeviceNotFound")
-        if backend.user is not None:
+        if backend.in_use:
             raise QmpError(f"can't use already busy memdev: {backend_name}")
         if node_id not in self.kernel.nodes:
             raise QmpError(f"'DIMM property node has value {node_id}' which exceeds the number of numa nodes: "
                            f"{len(self.kernel.nodes)}")
         slot = self._free_slot(slot)
-        device = DimmDevice(name, backend, slot, self._free_address(backend.size_bytes, address), node_id)
-        backend.user, self.devices[name] = name, device
+        place = f"peripheral/{name}" if name is not None else f"peripheral-anon/device[{self._nameless}]"
+        device = DimmDevice(name, f"/machine/{place}", backend, slot,
+                            self._free_address(backend.size_bytes, address), node_id)
+        self._nameless += name is None
+        backend.in_use = True
+        self.devices.append(device)
         return device
 
     def _free_slot(self, slot: int | None) -> int:
         """Linux sees one ACPI device for each slot.  QEMU: pc_dimm_get_free_slot."""
-        taken = {device.slot for device in self.devices.values()}
+        taken = {device.slot for device in self.devices}
         if slot is None:
             free = (number for number in range(self.slots) if number not in taken)
             if (found := next(free, None)) is None:
@@ -197,7 +219,7 @@ class Hardware:
 
     def _free_address(self, size: int, address: int | None) -> int:
         """The lowest gap that holds `size` bytes, or the given address.  QEMU: memory_device_get_free_addr."""
-        used = sum(device.backend.size_bytes for device in self.devices.values())
+        used = sum(device.backend.size_bytes for device in self.devices)
         if used + size > self.pluggable_bytes:
             raise QmpError(f"not enough space, currently 0x{used:x} in use of total space for memory devices "
                            f"0x{self.pluggable_bytes:x}")
@@ -207,7 +229,7 @@ class Hardware:
         if address is not None:
             return self._fixed_address(size, address, area_end)
         at = self.hotplug_base
-        for other in sorted(self.devices.values(), key=lambda device: device.address):
+        for other in sorted(self.devices, key=lambda device: device.address):
             if at + size <= other.address:
                 break
             at = align_up(max(at, other.address + other.backend.size_bytes), _BACKEND_ALIGN)
@@ -222,9 +244,9 @@ class Hardware:
         if not self.hotplug_base <= address or address + size > area_end:
             raise QmpError(f"can't add memory device [0x{address:x}:0x{size:x}], usable range for memory devices "
                            f"[0x{self.hotplug_base:x}:0x{area_end - self.hotplug_base:x}]")
-        for other in self.devices.values():
+        for other in self.devices:
             if address < other.address + other.backend.size_bytes and other.address < address + size:
-                raise QmpError(f"address range conflicts with memory device id='{other.id}'")
+                raise QmpError(f"address range conflicts with memory device id='{other.id or '(unnamed)'}'")
         return address
 
     # -- the guest's side, as the firmware sees it --------------------------------------------------------------
@@ -249,18 +271,23 @@ class Hardware:
         except SysError as error:
             device.unplugging = False
             self._ost(device, _EJECT_REQUEST, _OST_BUSY if isinstance(error, Busy) else _OST_FAILURE)
-            path = f"/machine/peripheral/{device.id}"
-            self._event("MEM_UNPLUG_ERROR", device=device.id, msg=f"the guest refused: {error.reason}")
-            self._event("DEVICE_UNPLUG_GUEST_ERROR", device=device.id, path=path)
+            self._event("MEM_UNPLUG_ERROR", device=device.id or "", msg=f"the guest refused: {error.reason}")
+            self._event("DEVICE_UNPLUG_GUEST_ERROR", **_names(device))
             return
-        device.backend.user = None
-        del self.devices[device.id]
+        device.backend.in_use = False
+        self.devices.remove(device)
         self._ost(device, _EJECT_REQUEST, _OST_SUCCESS)
-        self._event("DEVICE_DELETED", device=device.id, path=f"/machine/peripheral/{device.id}")
+        self._event("DEVICE_DELETED", **_names(device))
 
     def _ost(self, device: DimmDevice, source: int, status: int) -> None:
-        info = {"device": device.id, "slot": str(device.slot), "slot-type": "DIMM", "source": source, "status": status}
+        name = {} if device.id is None else {"device": device.id}
+        info = {**name, "slot": str(device.slot), "slot-type": "DIMM", "source": source, "status": status}
         self._event("ACPI_DEVICE_OST", info=info)
 
     def _event(self, name: str, **data: object) -> None:
         self.events.append({"event": name, "data": data})
+
+
+def _names(device: DimmDevice) -> dict[str, str]:
+    """How events name a device."""
+    return {"path": device.path} if device.id is None else {"device": device.id, "path": device.path}
