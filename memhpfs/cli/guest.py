@@ -83,7 +83,7 @@ def free(id: str, qmp: str | None) -> None:
         client.execute("x-workload-del", id=id)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 def fault() -> None:
     """Make operations of a running machine fail, with any errno.
 
@@ -104,7 +104,13 @@ def fault() -> None:
 @click.option("--count", type=click.IntRange(1), help="How often.  Default: until it is deleted.")
 @qmp_option
 def add(id: str, op: str, errno: str, block: int | None, count: int | None, qmp: str | None) -> None:
-    """Let an operation fail from now on."""
+    """Let an operation fail from now on.
+
+    \b
+    Example:
+      memhpfs fault add stuck --op offline --errno EBUSY --block 34
+      memhpfs fault add once --op online --errno ENOMEM --count 1
+    """
     given = {"block": block, "count": count}
     with Client.connect(registry.find(qmp)) as client:
         client.execute("x-fault-add", id=id, op=op, errno=errno, **{k: v for k, v in given.items() if v is not None})
@@ -114,7 +120,12 @@ def add(id: str, op: str, errno: str, block: int | None, count: int | None, qmp:
 @click.argument("id")
 @qmp_option
 def delete(id: str, qmp: str | None) -> None:
-    """Let it succeed again."""
+    """Let it succeed again.
+
+    \b
+    Example:
+      memhpfs fault del stuck
+    """
     with Client.connect(registry.find(qmp)) as client:
         client.execute("x-fault-del", id=id)
 
@@ -122,7 +133,12 @@ def delete(id: str, qmp: str | None) -> None:
 @fault.command("list")
 @qmp_option
 def list_faults(qmp: str | None) -> None:
-    """List the faults that are set."""
+    """List the faults that are set.
+
+    \b
+    Example:
+      memhpfs fault list
+    """
     with Client.connect(registry.find(qmp)) as client:
         for item in client.execute("x-query-faults"):
             block = f" block {item['block']}" if "block" in item else ""

@@ -8,7 +8,7 @@ from memhpfs.units import format_size
 __all__ = ["command"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
     """List, show and check machines.
 
@@ -65,6 +65,10 @@ def check(file: str) -> None:
     Example:
       memhpfs machine check mine.toml
     """
+    # What fits together only the machine itself knows.
+    from memhpfs.qmp.power_on import power_on
+
     found = load(file)
+    power_on(found)
     click.echo(f"{file}: good; kernel {found.spec.release}, {format_size(found.ram_bytes)} of RAM, "
                f"{len(found.spec.nodes)} node(s), {found.slots} slots")

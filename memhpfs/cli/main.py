@@ -3,8 +3,11 @@
 Loading lazily keeps `memhpfs plug` from paying for FUSE, and lets `memhpfs --help` work where libfuse is missing.
 """
 
+import contextlib
 import importlib
 import sys
+import traceback
+from typing import NoReturn
 
 import click
 
@@ -68,12 +71,27 @@ def main() -> None:
     try:
         code = cli.main(standalone_mode=False)
     except UserError as error:
-        click.echo(f"memhpfs: {error}", err=True)
-        sys.exit(error.exit_code)
+        _fail("memhpfs", str(error), error.exit_code)
     except click.exceptions.Abort:
         sys.exit(130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "memhpfs"
-        click.echo(f"{where}: {error.format_message()} (see {where} --help)", err=True)
-        sys.exit(2)
+        _fail(where, f"{error.format_message()} (see {where} --help)", 2)
+    except OSError as error:
+        _fail("memhpfs", f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror), 1)
+    except Exception as error:
+        if sys.flags.dev_mode:
+            raise
+        what = " ".join(traceback.format_exception_only(error))
+        _fail("memhpfs", f"this is a bug: {what} (python -X dev -m memhpfs shows where)", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(where: str, what: str, code: int) -> NoReturn:
+    """Say in one line what is wrong, and end; where nobody reads it the exit code still says it."""
+    with contextlib.suppress(OSError):
+        click.echo(f"{where}: {' '.join(what.split())}", err=True)
+    sys.exit(code)

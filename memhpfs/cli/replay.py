@@ -38,7 +38,7 @@ def command(transcripts: tuple[str, ...], show: int, mounted: bool) -> int:
     and the contents of all files about memory.  Every step is done again on a machine like that one.
 
     \b
-    Examples:
+    Example:
       memhpfs replay tests/transcripts/*.jsonl             in this process: seconds
       memhpfs replay --mount --show 20 params.plain.jsonl  through a mount, as root
 

@@ -135,6 +135,7 @@ def _converter() -> Converter:
     converter = Converter()
     for kind in _WORDS:
         converter.register_structure_hook(kind, _exactly(kind))
+    converter.register_structure_hook_func(lambda kind: kind == list[str], _words)
     converter.register_structure_hook(Size, lambda value, _: Size(parse_size(value)))
     for table in _TABLES:
         renamed = {item.name: override(rename=_key(item)) for item in fields(table)}
@@ -146,10 +147,17 @@ def _converter() -> Converter:
 def _exactly(kind: type) -> Callable[[Any, Any], Any]:
     def check(value: Any, _: Any) -> Any:
         if type(value) is not kind:
-            raise ValueError(f"must be {_WORDS[kind]}, not {_say(value)}")
+            hint = "; put it in quotes" if kind is str and isinstance(value, int | float) else ""
+            raise ValueError(f"must be {_WORDS[kind]}, not {_say(value)}{hint}")
         return value
 
     return check
+
+
+def _words(value: Any, _: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError(f"must be an array of strings, not {_say(value)}")
+    return value
 
 
 def _only_tables(hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -165,11 +173,12 @@ def _first_mistake(error: BaseException, path: str) -> tuple[str, str]:
     """Key and reason of the first mistake in cattrs' tree of errors."""
     if isinstance(error, ClassValidationError):
         marked, others = error.group_exceptions()
-        if marked:
+        # A key that is misspelt is also one that is missing.
+        if marked and not any(isinstance(other, ForbiddenExtraKeysError) for other in others):
             inner, note = marked[0]
             name = _key(getattr(fields(error.cl), note.name))
             return _first_mistake(inner, f"{path}.{name}" if path else name)
-        return _first_mistake(others[0], path)
+        return _first_mistake(max(others, key=lambda other: isinstance(other, ForbiddenExtraKeysError)), path)
     if isinstance(error, IterableValidationError):
         marked_items, _ = error.group_exceptions()
         inner, item = marked_items[0]

@@ -14,6 +14,9 @@ from memhpfs.machine.description import Dimm, Machine
 
 __all__ = ["Dimm", "Machine", "explanation", "load", "preset_names", "source_text"]
 
+#: Keys whose values are strings: `--set kernel=6.1` needs no quotes.
+_STRINGS = ("kernel", "arch", "cmdline")
+
 
 def preset_names() -> list[str]:
     """Names of the presets, the plain one first."""
@@ -91,4 +94,6 @@ def _override(text: str) -> tuple[str, Any]:
         parsed = tomllib.loads(f"value = {value}")
     except (tomllib.TOMLDecodeError, RecursionError):
         return key, value
-    return key, parsed["value"] if parsed.keys() == {"value"} else value
+    if parsed.keys() != {"value"} or (key in _STRINGS and not isinstance(parsed["value"], str)):
+        return key, value
+    return key, parsed["value"]

@@ -1,0 +1,170 @@
+"""Machine files: every kind of mistake, the presets, and what a file comes to."""
+
+import subprocess
+import sys
+
+import pytest
+
+from memhpfs.errors import UserError
+from memhpfs.machine.load import explanation, load, preset_names, source_text
+from memhpfs.qmp.power_on import power_on
+from memhpfs.units import GIB, MIB
+
+RAM = '[[ram]]\nstart = 0\nend = "1G"\n'
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ('kernal = "6.1"', "kernal: unknown key; did you mean 'kernel'?"),
+    ("kernel = 6.1", "kernel: must be a string, not 6.1; put it in quotes"),
+    ('kernel = "5.4"', "kernel: '5.4' is not known; allowed are 6.1, 6.6, 6.12, 6.18, 7.3"),
+    ('arch = "x86-64"', "arch: 'x86-64' is not known; allowed are x86_64; did you mean 'x86_64'?"),
+    ("cmdline = 5", "cmdline: must be a string, not 5"),
+    ("ram = -1", "ram: -1 is negative"),
+    ('ram = "lots"', "ram: 'lots' is not a size; allowed are an integer, a number with K, M, G or T, or 0x-hex"),
+    ('ram = "100T"', "ram: ends at 0x640040000000, beyond the addressable 64T"),
+    ('ram = "64M"', "ram: 64M is too little for a kernel; at least 256M"),
+    ("ram = 1073741825", "ram: 1073741825 bytes of node 0 are not whole MiB"),
+    ("slots = 300", "slots: 300 must be between 0 and 256"),
+    ('slots = "4"', "slots: must be an integer, not '4'"),
+    ("slots = true", "slots: must be an integer, not True"),
+    ('ram = "4G"\nmaxmem = "1G"', "maxmem: 1G is less than the boot RAM, 4G"),
+    ('block-size = "3M"', "block-size: 3M must be a power of two from 128M to 64G"),
+    ("hotplug-base = 5", "hotplug-base: 0x5 must lie above boot RAM"),
+    ('without = ["foo"]', "without[0]: 'foo' is not known; allowed are probe, page-offline, crash-hotplug, numa"),
+    ('without = "probe"', "without: must be an array of strings, not 'probe'"),
+    ("node = 5", "node: must be an array"),
+    ("[[node]]\nidd = 0", "node[0].idd: unknown key; did you mean 'id'?"),
+    ("[[node]]\ncpus = '0'", "node[0].id: is missing"),
+    ("[[node]]\nid = 0\n[[node]]\nid = 0", "node[1].id: node 0 is there already"),
+    ("[[node]]\nid = 5000", "node[0].id: 5000 must be between 0 and 1023"),
+    ("[[node]]\nid = 0\ncpus = 'x'", "node[0].cpus: 'x' is not a list of CPUs; allowed is e.g. \"0-3,8\""),
+    ("[[node]]\nid = 0\ncpus = '0-1'\n[[node]]\nid = 1\ncpus = '1'", "node[1].cpus: cpu 1 belongs to node 0 already"),
+    ("[[node]]\nid = 0\ndistances = [10, 20]", "node[0].distances: must have one number for each of the 1 nodes"),
+    ("ram = '3G'\n[[node]]\nid = 0\nram = '1G'", "ram: 3G is not what the nodes add up to, 1G"),
+    (RAM + "[[node]]\nid = 0\nram = '1G'", "ram: give either [[ram]] ranges, or sizes with ram = and [[node]] ram ="),
+    ("[[ram]]\nstart = 5\nend = 1", "ram[0].end: 0x1 must lie above start 0x5"),
+    (RAM + "[[ram]]\nstart = '512M'\nend = '2G'", "ram: 0x0-0x40000000 overlaps 0x20000000-0x80000000"),
+    (RAM + "node = 4", "ram[0].node: node 4 has no [[node]]; known are [0]"),
+    (RAM + "kind = 'soft'", "ram[0].kind: 'soft' is not known; allowed are normal, movable, reserved, unmovable, cma"),
+    ("dimm = {id = 'd'}", "dimm[0]: must be a table, not 'id'"),
+    ("[[dimm]]\nid = 'd'\nsize = '100M'", "dimm[0].size: 100M must be a multiple of the block size, 128M"),
+    ("[[dimm]]\nid = '5 d'\nsize = '1G'", "dimm[0].id: '5 d' must be a new name of letters, digits, '-', '.' and '_'"),
+    ("[[dimm]]\nid = 'd'\nsize = '100G'", "dimm[0].size: 100G does not fit below maxmem; raise maxmem"),
+    ("[[dimm]]\nid = 'd'\nsize = '1G'\nnode = 3", "dimm[0].node: node 3 has no [[node]]"),
+    ("slots = 0\n[[dimm]]\nid = 'd'\nsize = '1G'", "dimm: 1 DIMMs for 0 slots; raise slots"),
+    ("[[virtio-mem]]\nid = 'v'", "virtio-mem: this version does not have virtio-mem devices"),
+    ("[timing]\nmigration-rate = 'fast'", "timing.migration-rate: 'fast' is not a size"),
+    ("[timing]\nspeed = 1", "timing.speed: unknown key (known: migration-rate)"),
+    ("[[workload]]\nid = 'w'\nkind = 'anonymous'\nsize = 1",
+     "workload[0].kind: 'anonymous' is not known; allowed are anon"),
+    ("[[workload]]\nid = 'w'\nkind = 'anon'", "workload[0]: give either size or share"),
+    ("[[workload]]\nid = 'w'\nkind = 'anon'\nshare = '120%'", "workload[0].share: '120%' is not a share"),
+    ("[[workload]]\nid = 'w'\nkind = 'anon'\nsize = 1\nmovable = true", "workload[0].movable: anon cannot be movable"),
+    ("x = = 1", "not TOML: Invalid value (at line 1, column 5)"),
+    ("a = " + "[" * 3000, "not TOML: "),
+])
+def test_mistake_is_told(tmp_path, text, told):
+    """File, key, value, what is allowed, and the nearest known key, in one line; exit code 2."""
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+
+    with pytest.raises(UserError) as error:
+        load(str(file))
+
+    assert str(error.value).startswith(f"{file}: {told}")
+    assert "\n" not in str(error.value)
+    assert error.value.exit_code == 2
+
+
+def test_what_is_no_file(tmp_path):
+    """Not there, a directory, not UTF-8: one line each."""
+    (tmp_path / "bytes.toml").write_bytes(b"\xff")
+
+    for name, told in ((tmp_path / "none.toml", "is neither a file nor a preset; presets are default, auto-movable"),
+                       (tmp_path, "Is a directory"), (tmp_path / "bytes.toml", "not UTF-8 at byte 0"),
+                       ("a\0b", "is no file name")):
+        with pytest.raises(UserError, match=told) as error:
+            load(str(name))
+        assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize(("override", "told"), [("foo", "--set foo: must be KEY=VALUE"), ("=1", "must be KEY=VALUE"),
+                                                ("foo=1", "with --set foo=1: foo: unknown key"),
+                                                ("slots=many", "slots: must be an integer, not 'many'")])
+def test_mistake_in_an_override(override, told):
+    """The line names --set."""
+    with pytest.raises(UserError, match=told) as error:
+        load("default", [override])
+    assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize(("override", "check"), [
+    ("kernel=6.1", lambda machine: machine.spec.release == "6.1"),
+    ("slots=4", lambda machine: machine.slots == 4),
+    ("cmdline=movable_node quiet", lambda machine: machine.spec.cmdline == "movable_node quiet"),
+    ("ram=2G", lambda machine: machine.ram_bytes == 2 * GIB),
+    ('dimm=[{id = "d0", size = "1G"}]', lambda machine: machine.dimms[0].size_bytes == GIB),
+])
+def test_override(override, check):
+    """VALUE is TOML, or a plain string where it is none or where a string is wanted."""
+    assert check(load("default", [override]))
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_preset_starts(name):
+    """Each preset has a line of explanation, and boots."""
+    machine = load(name)
+
+    assert explanation(source_text(name)[1]) == machine.explain
+    assert len(machine.explain) > 20
+    assert power_on(machine).kernel.blocks
+
+
+def test_ram_is_laid_out_as_qemu_does():
+    """Below 3 GiB, and the rest from 4 GiB on; firmware keeps what it keeps; nodes follow one another."""
+    machine = load("default", ["ram=6G", 'node=[{id = 0, ram = "2G"}, {id = 1, ram = "4G"}]'])
+
+    assert [(item.start, item.end, item.node) for item in machine.spec.ram] == [
+        (0x1000, 0x9FC00, 0), (0x100000, 0x80000000, 0), (0x80000000, 0xBFFE0000, 1), (0x100000000, 0x1C0000000, 1)]
+    assert machine.hotplug_base == 0x1C0000000
+    assert machine.ram_bytes == 6 * GIB
+
+
+def test_memory_in_use_from_the_start(tmp_path):
+    """[[workload]] by size and by share, on a node or anywhere."""
+    file = tmp_path / "mine.toml"
+    file.write_text("""
+    workload = [{id = "a", kind = "anon", size = "100M"}, {id = "s", kind = "slab", share = "10%"}]
+    """)
+
+    found = power_on(load(str(file))).kernel.workloads
+
+    assert found["a"].nr_pages == 100 * MIB // 4096
+    assert 0.09 < found["s"].nr_pages * 4096 / (4 * GIB) < 0.1
+
+
+@pytest.mark.parametrize(("text", "code", "said"), [
+    ("", 0, "mine.toml: good; kernel 6.12, 4G of RAM, 1 node(s), 16 slots"),
+    ('[[workload]]\nid = "w"\nkind = "anon"\nsize = "100G"', 2, "machine mine: workload w: 107374182400 bytes of"),
+    ("slots = -1", 2, "mine.toml: slots: -1 must be between 0 and 256"),
+])
+def test_machine_check(tmp_path, text, code, said):
+    """The command says whether the machine would start, in one line."""
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+
+    done = subprocess.run([sys.executable, "-m", "memhpfs", "machine", "check", str(file)], capture_output=True,
+                          text=True, check=False)
+
+    assert done.returncode == code
+    assert said in done.stdout + done.stderr
+    assert (done.stdout + done.stderr).count("\n") == 1
+
+
+def test_machine_show_is_a_machine_file(tmp_path):
+    """What `machine show` prints can be saved and used."""
+    done = subprocess.run([sys.executable, "-m", "memhpfs", "machine", "show", "numa2"], capture_output=True, text=True,
+                          check=True)
+    (tmp_path / "copy.toml").write_text(done.stdout)
+
+    assert load(str(tmp_path / "copy.toml")).spec == load("numa2").spec
