@@ -12,8 +12,8 @@ __all__ = [
     "errno_named", "errno_spelled",
     "AlreadyExists", "AlreadyThere", "BadText", "Busy", "CannotDissolve", "CannotOfflinePage",
     "DirectoryIsNotAFile", "Gone", "HasHoles", "Interrupted", "ModelBug", "NoMemory", "NoStore", "NoSuchDevice",
-    "NoSuchFile", "NotAttribute", "NotOneZone", "NotPermitted", "NotReadable", "OutOfRange", "OutsideControl",
-    "Overlaps", "Poisoned", "StillOnline", "SysError", "TooLarge", "Unaligned", "Unmovable", "UnmovablePage",
+    "NoSuchFile", "NotAttribute", "NotOneZone", "NotPermitted", "NotReadable", "NotReclaimed", "OutOfRange",
+    "OutsideControl", "Overlaps", "Poisoned", "StillOnline", "SysError", "TooLarge", "Unaligned", "Unmovable", "UnmovablePage",
     "UserError", "Vetoed",
 ]
 
@@ -124,6 +124,13 @@ class UnmovablePage(SysError):
 
     errno = _errno.EBUSY
     summary = "unmovable page"
+
+
+class NotReclaimed(SysError):
+    """There was less to reclaim than was asked for.  Linux: user_proactive_reclaim."""
+
+    errno = _errno.EAGAIN
+    summary = "less reclaimed than asked for"
 
 
 class CannotDissolve(SysError):

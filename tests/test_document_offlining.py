@@ -4,6 +4,7 @@ Document: Documentation/admin-guide/mm/memory-hotplug.rst.
 """
 
 import errno
+import re
 import subprocess
 from pathlib import Path
 
@@ -120,6 +121,7 @@ def test_kernel_pages_prevent_offlining_where_there_is_no_zone_movable(kind):
     [block, *_] = [b.id for b in guest.kernel.blocks.values() if b.zone and guest.kernel.pages.get(b.extents[0], use)]
 
     assert refusal(guest, block) == errno.EBUSY
+    assert any(line == "page dumped because: unmovable page" for line in guest.said())
 
 
 # -- What passes ------------------------------------------------------------------------------------------------------
@@ -215,6 +217,9 @@ def test_out_of_memory_while_migrating_is_retried_until_it_succeeds():
     guest.fill("programs", "anon", GIB)
     guest.fill("others", "anon", guest.free_kernel_pages() * PAGE - 64 * MIB)
     waiting = stuck(guest, 32)
+    assert re.search(r"migrating pfn 1[0-9a-f]{5} failed ret:-12\n.*\nanon flags: 0x1fffffc0020818"
+                     r"\(uptodate\|dirty\|owner_2\|swapbacked\|node=0\|zone=3\|lastcpupid=0x1fffff\)\n"
+                     "page dumped because: migration failure", "\n".join(guest.said()))
 
     guest.free("others")
 

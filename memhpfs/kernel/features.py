@@ -24,6 +24,7 @@ class Features:
         memmap_force: memmap_on_memory knows `force`.
         memmap_single_block: only an add of exactly one block may host its own memmap.
         node_reclaim: nodes have a `reclaim` file.
+        page_dump_pointer: the dump of a page begins with its address.
         default_online: auto_online_blocks where the command line is silent.
         probe and all below: optional files.
     """
@@ -38,6 +39,7 @@ class Features:
     memmap_force: bool = True
     memmap_single_block: bool = False
     node_reclaim: bool = False
+    page_dump_pointer: bool = False
     default_online: OnlineType = OnlineType.OFFLINE
     probe: bool = False
     page_offline: bool = True
@@ -50,7 +52,7 @@ class Features:
 
 
 _V6_12 = Features(default_online=OnlineType.ONLINE)
-_V6_6 = evolve(_V6_12, release="6.6", default_online=OnlineType.OFFLINE)
+_V6_6 = evolve(_V6_12, release="6.6", default_online=OnlineType.OFFLINE, page_dump_pointer=True)
 _V6_1 = evolve(
     _V6_6, release="6.1", poison_blocks_online=False, lseek_gone=False, memmap_force=False, memmap_single_block=True,
     crash_hotplug=False, memory_failure=False,

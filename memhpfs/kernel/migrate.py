@@ -5,6 +5,8 @@ Source: scan_movable_pages, do_migrate_range, the loops of offline_pages (mm/mem
 At each pause the counts add up: a batch of pages is either still here or already there.
 """
 
+from collections.abc import Callable
+
 from memhpfs.errors import Interrupted, UnmovablePage
 from memhpfs.kernel.alloc import allocate, free_pages, nodes_by_distance
 from memhpfs.kernel.geometry import PAGE_SIZE
@@ -24,8 +26,11 @@ _RETRY = Pause("retrying migration", cost_ns=2_000_000, interruptible=True)
 _LOOP = Pause("migrating pages", interruptible=True)
 
 
-def migrate_extent(kernel: Kernel, zone: Zone, extent: int) -> Op[None]:
+def migrate_extent(kernel: Kernel, zone: Zone, extent: int, complain: Callable[[], None]) -> Op[None]:
     """Empty an isolated extent: move what moves, retry what does not, dissolve free huge pages.
+
+    Args:
+        complain: called after the first of several passes that move nothing; Linux logs a few of the failures.
 
     Raises:
         Interrupted: the caller has a signal.
@@ -38,8 +43,10 @@ def migrate_extent(kernel: Kernel, zone: Zone, extent: int) -> Op[None]:
             raise Interrupted()
         left = _still_to_move(kernel, extent)
         if left:
-            moved = yield from _one_pass(kernel, zone, extent)
+            before, moved = moved, (yield from _one_pass(kernel, zone, extent))
             pause = _LOOP if moved else _RETRY
+            if before and not moved:
+                complain()
             continue
         if kernel.pages.get(extent, Use.BALLOON):
             raise UnmovablePage()

@@ -5,6 +5,7 @@ The state is `going-offline` while it runs; any way out but success puts it back
 """
 
 from memhpfs.errors import HasHoles, NotOneZone, SysError, Unmovable
+from memhpfs.kernel.dump import dump_migration_failure, dump_unmovable
 from memhpfs.kernel.faults import strike
 from memhpfs.kernel.geometry import PAGE_SIZE
 from memhpfs.kernel.iomem import ram_bytes_in
@@ -46,13 +47,16 @@ def _offline_pages(kernel: Kernel, block: Block) -> Op[None]:
     if ram_bytes_in(kernel, start, end) != end - start:
         raise HasHoles()
     extent = block.extents[0]
-    if extent in zone.pages.isolated or block.unmanaged_pages or kernel.pages.total(extent, UNMOVABLE_USES):
+    if extent in zone.pages.isolated:
+        raise Unmovable()
+    if block.unmanaged_pages or kernel.pages.total(extent, UNMOVABLE_USES):
+        dump_unmovable(kernel, block)
         raise Unmovable()
     kernel.pages.isolate(zone.pages, extent)
     try:
         strike(kernel, "offline", range(block.id, block.id + 1))
         notify(kernel, GOING_OFFLINE)
-        yield from migrate_extent(kernel, zone, extent)
+        yield from migrate_extent(kernel, zone, extent, lambda: dump_migration_failure(kernel, block))
     except BaseException:
         kernel.pages.undo_isolate(zone.pages, extent)
         raise

@@ -23,6 +23,37 @@ def _pfn_range(values: Values) -> str:
     return _range({"start": start, "end": start + values["nr_pages"] * PAGE_SIZE})
 
 
+#: How many references and mappings a page has that is used for something, and its flags by bit.
+_PAGES: dict[str, tuple[int, int, str, dict[int, str]]] = {
+    "RESERVED": (1, 0, "", {13: "reserved"}),
+    "ANON": (2, 1, "anon ", {3: "uptodate", 4: "dirty", 11: "owner_2", 17: "swapbacked"}),
+    "MLOCK": (2, 1, "anon ", {3: "uptodate", 4: "dirty", 11: "owner_2", 17: "swapbacked", 18: "unevictable",
+                              19: "mlocked"}),
+    "PINNED": (1026, 1, "anon ", {3: "uptodate", 4: "dirty", 11: "owner_2", 17: "swapbacked"}),
+    "FILE": (3, 0, "", {3: "uptodate"}),
+    "SHM": (3, 0, "", {3: "uptodate", 4: "dirty", 17: "swapbacked"}),
+}
+_PLAIN_PAGE: tuple[int, int, str, dict[int, str]] = (1, 0, "", {})
+#: Where the other parts of a page's flags stand: the last CPU (none), the zone, the node.
+_LAST_CPU, _ZONE_SHIFT, _NODE_SHIFT = 0x1FFFFF << 30, 51, 54
+
+
+def _page(values: Values) -> str:
+    """dump_page's first line; the address is a hash, as the kernel prints it."""
+    references, mappings, _, _ = _PAGES.get(values["use"], _PLAIN_PAGE)
+    address = f"{values['pfn'] * 0x9E3779B1 & 0xFFFFFFFF:016x}" if values["with_pointer"] else ""
+    return (f"page:{address} refcount:{references} mapcount:{mappings} mapping:{0:016x} index:0x0 "
+            f"pfn:{values['pfn']:#x}")
+
+
+def _page_flags(values: Values) -> str:
+    _, _, kind, names = _PAGES.get(values["use"], _PLAIN_PAGE)
+    bits = sum(1 << bit for bit in names) | _LAST_CPU | values["zone"] << _ZONE_SHIFT | values["node"] << _NODE_SHIFT
+    words = [*(["|".join(names.values())] if names else []), f"node={values['node']}", f"zone={values['zone']}",
+             "lastcpupid=0x1fffff"]
+    return f"{kind}flags: {bits:#x}({'|'.join(words)})"
+
+
 _LINES: dict[str, tuple[str, Callable[[Values], str]]] = {
     "offlined-pages": ("debug", lambda v: f"Offlined Pages {v['nr_pages']}"),
     "offline-failed": ("debug", lambda v: f"memory offlining {_range(v)} failed due to {v['reason']}"),
@@ -35,6 +66,11 @@ _LINES: dict[str, tuple[str, Callable[[Values], str]]] = {
                   f"start {v['start']:#x}, size {v['size']:#x}"),
     "acpi-enable-failed": ("err", lambda v: f"acpi PNP0C80:{v['slot']:02x}: add_memory failed"),
     "acpi-offline-failed": ("warning", lambda v: f"memory memory{v['block_id']}: Offline failed."),
+    "page": ("warning", _page),
+    "page-flags": ("warning", _page_flags),
+    "page-type": ("warning", lambda v: "page_type: f5(slab)"),
+    "page-dumped": ("warning", lambda v: f"page dumped because: {v['why']}"),
+    "migration-failed": ("warning", lambda v: f"migrating pfn {v['pfn']:x} failed ret:{v['ret']}"),
     "injecting-error": ("info", lambda v: f"Injecting error ({v['error']}) to {v['action']}"),
     "soft-offline-again": ("info", lambda v: f"Soft offline: {v['pfn']:#x}: page already poisoned"),
     "memory-failure": ("err", lambda v: f"Memory failure: {v['pfn']:#x}: "

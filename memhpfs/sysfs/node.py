@@ -3,9 +3,15 @@
 Source: drivers/base/node.c, mm/hugetlb.c; transcript vfs.plain.
 """
 
+import re
 from collections.abc import Callable, Iterable
 
+from memhpfs.errors import BadText, NotReclaimed
+from memhpfs.kernel.alloc import release_pages
+from memhpfs.kernel.geometry import PAGE_SIZE
+from memhpfs.kernel.pages import Use
 from memhpfs.kernel.state import Kernel, Node
+from memhpfs.parse import memparse
 from memhpfs.sysfs.attr import Attr, Dir, Link, has
 from memhpfs.sysfs.hugepages import HUGEPAGES_DIR
 from memhpfs.sysfs.nodestat import node_meminfo_show, node_vmstat_show, numastat_show
@@ -16,6 +22,8 @@ __all__ = ["NODE_DIR", "NODE_ROOT_DIR", "bitmap_list"]
 
 #: NR_CPUS of a distribution kernel, which sizes the binary attributes.
 _NR_CPUS = 8192
+#: What may follow the size in `reclaim`.
+_RECLAIM_OPTIONS = re.compile(r"\s*(swappiness=(max|1?[0-9]{1,2}|200)\s*)*")
 _LOCAL_DISTANCE, _REMOTE_DISTANCE = 10, 20
 
 
@@ -60,6 +68,21 @@ def _counter(name: str) -> Attr:
     return Attr(name, 0o444, lambda kernel, node: f"{node.memory_failure[name]}\n", source="memory_failure_attr")
 
 
+def _reclaim_store(kernel: Kernel, node: Node, text: str) -> None:
+    """Page cache of the node becomes free, as much as asked for.
+
+    Raises:
+        BadText: no size, or something else than swappiness= behind it.
+        NotReclaimed: there was less; that is free nevertheless.
+    """
+    size, rest = memparse(text)
+    if rest == text or not _RECLAIM_OPTIONS.fullmatch(rest):
+        raise BadText(f"{text!r} is no size, with swappiness= at most")
+    wanted = -(-size // PAGE_SIZE)
+    if release_pages(kernel, Use.FILE, wanted, [node.id]) < wanted:
+        raise NotReclaimed()
+
+
 NODE_DIR = Dir("nodeN", (
     Attr("uevent", 0o644, uevent_show, device_uevent_store, "uevent_show, uevent_store"),
     Attr("cpumap", 0o444, _cpumap_show, source="cpumap_read", binary=True),
@@ -70,6 +93,7 @@ NODE_DIR = Dir("nodeN", (
     Attr("distance", 0o444, _distance_show, source="node_read_distance"),
     Attr("vmstat", 0o444, node_vmstat_show, source="node_read_vmstat"),
     Attr("compact", 0o200, None, _compact_store, "compact_store"),
+    Attr("reclaim", 0o200, None, _reclaim_store, "reclaim_store", when=has("node_reclaim")),
     Dir("memory_failure", tuple(_counter(name) for name in ("total", "ignored", "failed", "delayed", "recovered")),
         when=has("memory_failure")),
     HUGEPAGES_DIR,
