@@ -13,8 +13,8 @@ __all__ = [
     "AlreadyExists", "AlreadyThere", "BadText", "Busy", "CannotDissolve", "CannotOfflinePage",
     "DirectoryIsNotAFile", "Gone", "HasHoles", "Interrupted", "ModelBug", "NoMemory", "NoStore", "NoSuchDevice",
     "NoSuchFile", "NotAttribute", "NotOneZone", "NotPermitted", "NotReadable", "NotReclaimed", "OutOfRange",
-    "OutsideControl", "Overlaps", "Poisoned", "StillOnline", "SysError", "TooLarge", "Unaligned", "Unmovable", "UnmovablePage",
-    "UserError", "Vetoed",
+    "OutsideControl", "Overlaps", "Poisoned", "StillOnline", "SysError", "TooLarge", "Unaligned", "Unmovable",
+    "UnmovablePage", "UserError", "Vetoed",
 ]
 
 
