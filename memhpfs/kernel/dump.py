@@ -1,44 +1,39 @@
-"""What the kernel says of pages in its log: dumps of single ones, and what is free where when memory ran out.
+"""What the kernel tells of a page that stands in the way of an offlining.
 
-Source: __dump_page (mm/debug.c), warn_alloc (mm/page_alloc.c), show_free_areas (mm/show_mem.c); transcripts load.small,
-fuzz.small.
+Source: dump_page (mm/debug.c); transcripts load.small, fuzz.small (kmsg).
 """
 
-from memhpfs.kernel.pages import Use
-from memhpfs.kernel.state import Kernel, Zone
-from memhpfs.kernel.watermarks import watermarks
+from memhpfs.kernel.pages import MOVABLE_USES, UNMOVABLE_USES, Use
+from memhpfs.kernel.state import Block, Kernel
 
-__all__ = ["dump_page", "warn_alloc"]
-
-
-def dump_page(kernel: Kernel, zone: Zone, pfn: int, use: Use | None, why: str) -> None:
-    """Say what is known of a page.
-
-    Args:
-        use: None for a page that boot reserved.
-        why: the reason, as the last line has it.
-    """
-    old, name = kernel.features.old_page_dumps, use.name if use is not None else "RESERVED"
-    kernel.journal.log("page", pfn=pfn, use=name, old=old)
-    kernel.journal.log("page-flags", use=name, node=zone.node_id, zone=zone.index, old=old)
-    kernel.journal.log("page-dumped", why=why)
+__all__ = ["dump_migration_failure", "dump_unmovable"]
 
 
-def warn_alloc(kernel: Kernel, who: str, what: str, gfp: str, order: int = 0) -> None:
-    """Say that an allocation failed, and what is free in each zone.
+def dump_unmovable(kernel: Kernel, block: Block) -> None:
+    """Log the first page that makes isolation fail: boot reserved it, or the kernel uses it."""
+    uses = [use for use in UNMOVABLE_USES if kernel.pages.get(block.extents[0], use)]
+    if uses or block.unmanaged_pages:
+        pfn = (block.id + 1) * kernel.pages_per_block - block.unmanaged_pages
+        if uses:
+            pfn = block.id * kernel.pages_per_block + block.vmemmap_pages
+        _dump(kernel, block, pfn, uses[0].name if uses else "RESERVED", "unmovable page")
 
-    Args:
-        who: name of the process.
-        what: "page allocation failure" and the like.
-        gfp: a key of the flags in sysfs/klog.py.
-    """
-    nodes = [node.id for node in kernel.nodes.values() if node.has_memory]
-    kernel.journal.log("allocation-failure", who=who, what=what, gfp=gfp, order=order, nodes=nodes)
-    kernel.journal.log("mem-info")
-    for zone, marks in watermarks(kernel).items():
-        if zone.present_pages:
-            isolated = sum(kernel.pages.get(extent, Use.FREE) for extent in zone.pages.isolated)
-            kernel.journal.log(
-                "zone-free", node=zone.node_id, zone=zone.name, free=zone.pages.totals[Use.FREE] - isolated,
-                min=marks.min, low=marks.low, high=marks.high, present=zone.present_pages, managed=zone.managed_pages,
-            )
+
+def dump_migration_failure(kernel: Kernel, block: Block) -> None:
+    """Log a page that could not be moved: it is pinned, or there is no memory to move it to."""
+    extent, pfn = block.extents[0], block.id * kernel.pages_per_block + block.vmemmap_pages
+    movable = [use for use in MOVABLE_USES if kernel.pages.get(extent, use)]
+    pinned = kernel.pages.get(extent, Use.PINNED)
+    if movable or pinned:
+        kernel.journal.log("migration-failed", pfn=pfn, ret=-12 if movable else pinned)
+        _dump(kernel, block, pfn, (movable or [Use.PINNED])[0].name, "migration failure")
+
+
+def _dump(kernel: Kernel, block: Block, pfn: int, use: str, why: str) -> None:
+    assert block.zone is not None
+    journal = kernel.journal
+    journal.log("page", pfn=pfn, use=use, with_pointer=kernel.features.page_dump_pointer)
+    journal.log("page-flags", use=use, node=block.zone.node_id, zone=block.zone.index)
+    if use == Use.SLAB.name:
+        journal.log("page-type")
+    journal.log("page-dumped", why=why)
