@@ -50,6 +50,7 @@ MAY_ANSWER = {
     "state": {errno.EINVAL, errno.EBUSY, errno.EPERM},
     "probe": {errno.EINVAL, errno.ERANGE, errno.E2BIG, errno.EEXIST},
     "soft_offline_page": {errno.EINVAL, errno.ENXIO, errno.EBUSY, errno.EIO},
+    "reclaim": {errno.EINVAL, errno.EAGAIN},
 }
 
 
