@@ -124,7 +124,7 @@ class Client:
                 return
             if not line:
                 return
-            message = json.loads(line)
+            message = self._parse(line)
             if "event" in message:
                 self._events.append(message)
 
@@ -135,6 +135,9 @@ class Client:
             raise UserError(f"{self._path}: {error.strerror or 'no answer in time'}") from None
         if not line:
             raise UserError(f"{self._path}: the machine ended")
+        return self._parse(line)
+
+    def _parse(self, line: bytes) -> dict[str, Any]:
         try:
             found = json.loads(line)
         except ValueError:

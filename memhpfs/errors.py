@@ -13,8 +13,8 @@ __all__ = [
     "AlreadyExists", "AlreadyThere", "BadText", "Busy", "CannotDissolve", "CannotOfflinePage",
     "DirectoryIsNotAFile", "Gone", "HasHoles", "Interrupted", "ModelBug", "NoMemory", "NoStore", "NoSuchDevice",
     "NoSuchFile", "NotAttribute", "NotOneZone", "NotPermitted", "NotReadable", "NotReclaimed", "OutOfRange",
-    "OutsideControl", "Overlaps", "Poisoned", "StillOnline", "SysError", "TooLarge", "Unaligned", "Unmovable",
-    "UnmovablePage", "UserError", "Vetoed",
+    "OutsideControl", "Overlaps", "Poisoned", "StillOnline", "StillReserved", "SysError", "TooLarge", "Unaligned",
+    "Unmovable", "UnmovablePage", "UserError", "Vetoed",
 ]
 
 
@@ -138,6 +138,12 @@ class CannotDissolve(SysError):
 
     errno = _errno.ENOMEM
     summary = "failure to dissolve huge pages"
+
+
+class StillReserved(CannotDissolve):
+    """A free huge page is promised to somebody who has not used it yet.  Linux: available_huge_pages."""
+
+    errno = _errno.EBUSY
 
 
 class NoMemory(SysError):

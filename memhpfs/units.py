@@ -12,6 +12,9 @@ KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 
 _SUFFIX = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB}
 _NUMBER = re.compile(r"([0-9]+)([KMGT]?)", re.IGNORECASE)
+_HEX = re.compile(r"0x[0-9a-f]+", re.IGNORECASE)
+#: Python refuses to convert thousands of digits.
+_MAX_LENGTH = 100
 
 
 def parse_size(text: str | int) -> int:
@@ -20,17 +23,27 @@ def parse_size(text: str | int) -> int:
     Raises:
         ValueError: with what is wrong and what is allowed.
     """
+    size = _bytes_of(text)
+    if size is None:
+        raise ValueError(f"{text!r:.60} is not a size; allowed are an integer, a number with K, M, G or T, or 0x-hex")
+    if size < 0:
+        raise ValueError(f"{text} is negative; sizes are bytes, or a number with K, M, G or T")
+    if size >= 1 << 64:
+        raise ValueError(f"{text!r:.60} is too large; sizes are below 2^64")
+    return size
+
+
+def _bytes_of(text: str | int) -> int | None:
     if isinstance(text, int) and not isinstance(text, bool):
-        if text < 0:
-            raise ValueError(f"{text} is negative; sizes are bytes, or a number with K, M, G or T")
         return text
-    if isinstance(text, str):
-        word = text.strip()
-        if re.fullmatch(r"0[xX][0-9a-fA-F]+", word):
-            return int(word, 16)
-        if match := _NUMBER.fullmatch(word):
-            return int(match[1]) * _SUFFIX[match[2].upper()]
-    raise ValueError(f"{text!r} is not a size; allowed are an integer, a number with K, M, G or T, or 0x-hex")
+    word = text.strip() if isinstance(text, str) else ""
+    if len(word) > _MAX_LENGTH:
+        return None
+    if _HEX.fullmatch(word):
+        return int(word, 16)
+    if match := _NUMBER.fullmatch(word):
+        return int(match[1]) * _SUFFIX[match[2].upper()]
+    return None
 
 
 def format_size(size_bytes: int) -> str:

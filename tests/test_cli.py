@@ -1,13 +1,20 @@
 """The command line: help that teaches, one line for each mistake, exit codes, pipes that break."""
 
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
+import needs
 import pytest
+from host_kit import serving
 
 from memhpfs.cli.help import TOPICS
 from memhpfs.cli.main import COMMANDS
+from memhpfs.client import Client
+from memhpfs.machine.load import load, preset_names
 
 ME = [sys.executable, "-m", "memhpfs"]
 GROUPS = [("machine", "list"), ("machine", "show"), ("machine", "check"), ("fault", "add"), ("fault", "del"),
@@ -40,17 +47,27 @@ def test_help_lists_all_commands():
 
 @pytest.mark.parametrize(("arguments", "told"), [
     (["dance"], "memhpfs: No such command 'dance'"),
+    (["machine"], "memhpfs machine: Missing command. (see memhpfs machine --help)"),
+    (["fault"], "memhpfs fault: Missing command"),
+    (["fault", "add", "f"], "memhpfs fault add: Missing option '--op'. Choose from: online, offline, add, remove (see"),
     (["mount"], "memhpfs mount: Missing argument 'DIR'"),
     (["mount", "--loop", "square", "/tmp"], "memhpfs mount: Invalid value for '--loop'"),
     (["run", "--bogus"], "memhpfs run: No such option"),
     (["plug", "d0"], "memhpfs plug: Missing option '--size'"),
     (["plug", "d0", "--size", "big"], "memhpfs plug: Invalid value for '--size': 'big' is not a size"),
+    (["plug", "d0", "--size", "-1"], "memhpfs plug: Invalid value for '--size': '-1' is not a size"),
+    (["plug", "d0", "--size", "9" * 99], "99999 is too large; sizes are below 2^64"),
+    (["plug", "d0", "--size", "1G", "--node", "-1"], "memhpfs plug: Invalid value for '--node': -1"),
+    (["unplug", "a", "b"], "memhpfs unplug: Got unexpected extra argument (b)"),
     (["fill", "w", "--kind", "water", "--size", "1M"], "memhpfs fill: Invalid value for '--kind'"),
     (["fill", "w", "--kind", "anon"], "memhpfs: fill: give either --size or --share"),
     (["fill", "w", "--kind", "anon", "--share", "200%"], "'200%' is not a share; allowed are 1% to 100%"),
     (["fault", "add", "f", "--op", "dance", "--errno", "EIO"], "Invalid value for '--op'"),
     (["help", "hardwear"], "memhpfs: no help on 'hardwear'; did you mean hardware?"),
+    (["help", "nope"], "memhpfs: no help on 'nope'; The topics are start, "),
     (["machine", "show", "nope"], "memhpfs: machine 'nope' is neither a file nor a preset"),
+    (["machine", "show", "a\nb"], "memhpfs: machine 'a\\nb' is neither a file nor a preset"),
+    (["machine", "check", "/"], "memhpfs: /: Is a directory"),
     (["replay", "/nonexistent"], "/nonexistent"),
 ])
 def test_bad_usage_is_one_line(arguments, told):
@@ -83,6 +100,52 @@ def test_help_pages(topic):
     assert done.stdout.startswith("# ")
 
 
+def test_help_lists_all_topics():
+    """Without a topic all of them are listed, with their titles."""
+    lines = memhpfs("help").stdout.splitlines()
+
+    assert [line.split()[0] for line in lines[:len(TOPICS)]] == list(TOPICS)
+    assert all(len(line.split()) > 1 for line in lines[:len(TOPICS)])
+
+
+def test_help_on_a_command():
+    """Where there is no page of that name it is what --help says."""
+    done = memhpfs("help", "plug")
+
+    assert done.returncode == 0
+    assert done.stdout == memhpfs("plug", "--help").stdout
+
+
+def test_no_command():
+    """The help, as a mistake."""
+    done = memhpfs()
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == memhpfs("--help").stdout
+
+
+def test_machine_list():
+    """The plain one first; each with its line of explanation."""
+    lines = memhpfs("machine", "list").stdout.splitlines()
+
+    assert [line.split()[0] for line in lines] == preset_names()
+    assert lines[0].startswith("default ")
+    assert {"default", "numa2", "tiny", "movable", "auto-movable", "big"} <= set(preset_names())
+    assert [line.split("  ", 1)[1].strip() for line in lines] == [load(name).explain for name in preset_names()]
+
+
+def test_file_name_that_is_no_text(tmp_path):
+    """Names are bytes, which are shown as Python writes them."""
+    file = os.fsencode(tmp_path) + b"/\xff.toml"
+    with open(file, "w") as text:
+        text.write("ram = '1G'")
+
+    done = memhpfs("machine", "check", os.fsdecode(file))
+
+    assert done.returncode == 0, done.stderr
+    assert "/\\udcff.toml: good; " in done.stdout
+
+
 def test_version():
     """--version tells the program and its version."""
     assert memhpfs("--version").stdout.startswith("memhpfs, version ")
@@ -95,3 +158,86 @@ def test_reader_that_goes_away(arguments):
                           text=True, check=False)
 
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("redirect", "arguments", "code", "told"), [
+    (">/dev/full", "machine list", 1, "memhpfs: No space left on device\n"),
+    (">/dev/full", "help", 1, "memhpfs: No space left on device\n"),
+    (">/dev/full", "--help", 1, "memhpfs: No space left on device\n"),
+    ("2>/dev/full", "machine check /", 2, ""),
+    ("2>&-", "machine check /", 2, ""),
+    (">&-", "machine list", 0, ""),
+    ("<&-", "machine check default", 0, ""),
+])
+def test_broken_streams(redirect, arguments, code, told):
+    """Nowhere to write to, nothing to read from: no traceback, and the exit code stays what it is."""
+    script = f"'{sys.executable}' -m memhpfs {arguments} {redirect}"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (code, told)
+
+
+# -- the hardware side ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[str]:
+    """The socket of a machine with four slots."""
+    needs.fuse()
+    with serving(tmp_path / "m", "--machine", "tiny", "--qmp", str(tmp_path / "qmp")):
+        yield str(tmp_path / "qmp")
+
+
+def test_plug_and_unplug(machine):
+    """They say what they did when the guest is done with it; what cannot be is told in one line."""
+    def does(*arguments: str) -> str:
+        done = memhpfs(*arguments, "--qmp", machine)
+        assert done.stderr.count("\n") == done.returncode
+        return done.stdout + done.stderr
+
+    assert does("plug", "d0", "--size", "256M") == "d0: 256M at 0x100000000, node 0\n"
+    assert does("plug", "d0", "--size", "1G") == "memhpfs: d0: a DIMM of this name is there already\n"
+    assert does("plug", "d1", "--size", "1G", "--node", "3").startswith("memhpfs: 'DIMM property node has value 3'")
+    assert does("plug", "d1", "--size", "100G").startswith("memhpfs: not enough space, currently 0x10000000 in use")
+    assert does("plug", "d1", "--size", "100M").startswith("memhpfs: the DIMM d1 is there, but the guest could not add")
+    assert does("unplug", "d1") == "d1: gone\n"
+    assert does("plug", "d1", "--size", "1G", "--addr", "0x180000000") == "d1: 1G at 0x180000000, node 0\n"
+    assert does("unplug", "d2") == "memhpfs: d2: there is no DIMM of this name\n"
+    assert does("unplug", "d0") == "d0: gone\n"
+    with Client.connect(machine) as client:
+        assert [backend["id"] for backend in client.execute("query-memdev")] == ["mem-d1"]
+
+
+def test_plug_after_an_unplug_that_was_interrupted(machine):
+    """What it left of the DIMM is no obstacle."""
+    with Client.connect(machine) as client:
+        client.execute("object-add", qom_type="memory-backend-ram", id="mem-d0", size=256 << 20)
+
+    assert memhpfs("plug", "d0", "--size", "512M", "--qmp", machine).stdout == "d0: 512M at 0x100000000, node 0\n"
+
+
+def test_unplug_tells_the_guests_reason(machine):
+    """A DIMM that cannot go stays, and the line says why."""
+    memhpfs("plug", "d0", "--size", "256M", "--qmp", machine)
+    with Client.connect(machine) as client:
+        client.execute("x-fault-add", id="f", op="remove", errno="EBUSY")
+
+    done = memhpfs("unplug", "d0", "--qmp", machine)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("memhpfs: d0: the guest refused: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_is_no_machine(tmp_path):
+    """A socket where something else listens."""
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "other"))
+        other.listen()
+        with subprocess.Popen([*ME, "events", "--qmp", str(tmp_path / "other")], stderr=subprocess.PIPE) as process:
+            stream, _ = other.accept()
+            stream.sendall(b"220 smtp.example\r\n")
+            stream.close()
+            told = process.communicate(timeout=20)[1]
+
+    assert (process.returncode, told) == (1, f"memhpfs: {tmp_path}/other: not a QMP socket\n".encode())

@@ -18,6 +18,7 @@ from memhpfs.kernel.pages import Use
 from memhpfs.units import GIB, MIB
 
 PAGE = 4096
+POOL_2M = "sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages"
 #: As many pauses as an offlining that is stuck is let go on.
 LONG = 300
 
@@ -166,7 +167,7 @@ def hvo(text: str) -> str:
 def test_out_of_memory_when_huge_pages_are_dissolved(optimized):
     """With HVO a free huge page needs memory for its map before it can be split; without it needs none."""
     guest = Guest(hvo(MOVABLE) if optimized else MOVABLE)
-    guest.write("sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages", "64")
+    guest.write(POOL_2M, "64")
     guest.fill("kernel", "kernel", guest.free_kernel_pages() * PAGE // 2)
     while fits(guest):
         pass
@@ -196,16 +197,19 @@ def fits(guest: Guest) -> bool:
 def test_contents_of_huge_pages_move_although_dissolving_fails():
     """With HVO the used huge pages of the block are moved; it is the source that cannot be given back."""
     guest = Guest(hvo(MOVABLE))
+    guest.write(POOL_2M, "128")
     guest.fill("database", "hugetlb-2M", 64 * MIB)
     while fits(guest):
         pass
+    [here], [there] = guest.kernel.blocks[32].extents, guest.kernel.blocks[33].extents
+    assert guest.kernel.pages.get(here, Use.HUGE_2M) == 64 * MIB // PAGE
 
     with pytest.raises(CannotDissolve):
         guest.set_state(32, "offline")
 
-    block = guest.kernel.blocks[32]
-    assert guest.kernel.pages.get(block.extents[0], Use.HUGE_2M) == 0
-    assert guest.kernel.pages.get(block.extents[0], Use.HUGE_2M_FREE) == 64 * MIB // PAGE
+    assert guest.kernel.pages.get(there, Use.HUGE_2M) == 64 * MIB // PAGE
+    assert guest.kernel.pages.get(here, Use.HUGE_2M) == 0
+    assert guest.kernel.pages.get(here, Use.HUGE_2M_FREE) == 128 * MIB // PAGE
 
 
 # -- What is tried again and again ------------------------------------------------------------------------------------

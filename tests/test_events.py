@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +75,18 @@ def test_events_kernel_tells_old_and_new_lines(daemon):
     assert rest == ""
     assert all(line.startswith("[    ") for line in lines)
     assert ["page dumped because: unmovable page" in line for line in lines].count(True) == 2
+
+
+def test_ctrl_c_ends_events(daemon):
+    """That is how one leaves it, so it is no failure."""
+    refuse_offline(daemon)
+    following = events(daemon, "--kernel")
+    assert following.stdout
+    assert following.stdout.readline()
+    following.send_signal(signal.SIGINT)
+
+    following.communicate(timeout=10)
+    assert following.returncode == 0
 
 
 def test_events_tells_of_the_hardware_only(daemon):

@@ -1,14 +1,19 @@
 """Machine files: every kind of mistake, the presets, and what a file comes to."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from attrs import fields
 
+import memhpfs
 from memhpfs.errors import UserError
+from memhpfs.machine.file import DimmTable, MachineFile, NodeTable, RamTable, TimingTable, WorkloadTable
 from memhpfs.machine.load import explanation, load, preset_names, source_text
 from memhpfs.qmp.power_on import power_on
-from memhpfs.units import GIB, MIB
+from memhpfs.units import GIB, MIB, TIB, parse_size
 
 RAM = '[[ram]]\nstart = 0\nend = "1G"\n'
 
@@ -19,18 +24,30 @@ RAM = '[[ram]]\nstart = 0\nend = "1G"\n'
     ('kernel = "5.4"', "kernel: '5.4' is not known; allowed are 6.1, 6.6, 6.12, 6.18, 7.3"),
     ('arch = "x86-64"', "arch: 'x86-64' is not known; allowed are x86_64; did you mean 'x86_64'?"),
     ("cmdline = 5", "cmdline: must be a string, not 5"),
+    ('cmdline = "a\\nb"', "cmdline: must be one line without control characters"),
     ("ram = -1", "ram: -1 is negative"),
+    ("ram = 0", "ram: 0 is too little for a kernel; at least 256M"),
+    ('ram = "1000000000T"', "ram: '1000000000T' is too large; sizes are below 2^64"),
+    (f'ram = "0x{"f" * 5000}"', f"ram: '0x{'f' * 57} is not a size"),
+    (f"slots = {'9' * 5000}", "not TOML: a number has too many digits"),
+    (f"timing = {{migration-rate = 0x{'f' * 5000}}}", "timing.migration-rate: a number in TOML has at most 64 bits"),
+    (f'kernel = "{"6" * 5000}"', f"kernel: '{'6' * 59} is not known; allowed are 6.1, 6.6"),
+    (f"{'x' * 5000} = 1", f"'{'x' * 59}: unknown key (known: arch, block-size, cmdline"),
+    ('"a\\nb" = 1', "'a\\nb': unknown key (known: "),
     ('ram = "lots"', "ram: 'lots' is not a size; allowed are an integer, a number with K, M, G or T, or 0x-hex"),
     ('ram = "100T"', "ram: ends at 0x640040000000, beyond the addressable 64T"),
     ('ram = "64M"', "ram: 64M is too little for a kernel; at least 256M"),
     ("ram = 1073741825", "ram: 1073741825 bytes of node 0 are not whole MiB"),
     ("slots = 300", "slots: 300 must be between 0 and 256"),
     ('slots = "4"', "slots: must be an integer, not '4'"),
-    ("slots = true", "slots: must be an integer, not True"),
+    ("slots = true", "slots: must be an integer, not true"),
     ('ram = "4G"\nmaxmem = "1G"', "maxmem: 1G is less than the boot RAM, 4G"),
     ('block-size = "3M"', "block-size: 3M must be a power of two from 128M to 64G"),
-    ("hotplug-base = 5", "hotplug-base: 0x5 must lie above boot RAM"),
+    ("hotplug-base = 5", "hotplug-base: 0x5 must lie above boot RAM and below 64T, on a multiple of the block size"),
+    ("hotplug-base = '64T'", "hotplug-base: 0x400000000000 must lie above boot RAM and below 64T"),
+    ("hotplug-base = 0x140000001", "hotplug-base: 0x140000001 must lie above boot RAM"),
     ('without = ["foo"]', "without[0]: 'foo' is not known; allowed are probe, page-offline, crash-hotplug, numa"),
+    ('with = ["sgx"]\nwithout = ["sgx"]', "with[0]: 'sgx' stands in both with and without"),
     ('without = "probe"', "without: must be an array of strings, not 'probe'"),
     ("node = 5", "node: must be an array"),
     ("[[node]]\nidd = 0", "node[0].idd: unknown key; did you mean 'id'?"),
@@ -40,15 +57,26 @@ RAM = '[[ram]]\nstart = 0\nend = "1G"\n'
     ("[[node]]\nid = 0\ncpus = 'x'", "node[0].cpus: 'x' is not a list of CPUs; allowed is e.g. \"0-3,8\""),
     ("[[node]]\nid = 0\ncpus = '0-1'\n[[node]]\nid = 1\ncpus = '1'", "node[1].cpus: cpu 1 belongs to node 0 already"),
     ("[[node]]\nid = 0\ndistances = [10, 20]", "node[0].distances: must have one number for each of the 1 nodes"),
+    ("[[node]]\nid = 0\nram = 0\n[[node]]\nid = 1\nram = 0", "ram: 0 is too little for a kernel; at least 256M"),
     ("ram = '3G'\n[[node]]\nid = 0\nram = '1G'", "ram: 3G is not what the nodes add up to, 1G"),
     (RAM + "[[node]]\nid = 0\nram = '1G'", "ram: give either [[ram]] ranges, or sizes with ram = and [[node]] ram ="),
     ("[[ram]]\nstart = 5\nend = 1", "ram[0].end: 0x1 must lie above start 0x5"),
     (RAM + "[[ram]]\nstart = '512M'\nend = '2G'", "ram: 0x0-0x40000000 overlaps 0x20000000-0x80000000"),
     (RAM + "node = 4", "ram[0].node: node 4 has no [[node]]; known are [0]"),
     (RAM + "kind = 'soft'", "ram[0].kind: 'soft' is not known; allowed are normal, movable, reserved, unmovable, cma"),
-    ("dimm = {id = 'd'}", "dimm[0]: must be a table, not 'id'"),
+    ("[[ram]]\nstart = 0\nend = '1G'\nkind = 'cma'",
+     "ram[0].start: 0x0 must be 0x100000 or more for cma: firmware keeps the first MiB"),
+    ("[[ram]]\nstart = 0\nend = '1G'\nkind = 'reserved'",
+     "ram: the ranges of kind normal and movable hold less than 16M, too little for a kernel"),
+    ("[[ram]]\nstart = '100T'\nend = '101T'", "ram: ends at 0x650000000000, beyond the addressable 64T"),
+    ("maxmem = '64T'", "maxmem: 64T does not fit below the addressable 64T"),
+    ("dimm = {id = 'd'}", "dimm: must be an array of tables; write [[dimm]]"),
+    ("[ram]\nsize = '1G'", "ram: must be an array of tables; write [[ram]]"),
+    ("node = [1]", "node[0]: must be a table, not 1"),
     ("[[dimm]]\nid = 'd'\nsize = '100M'", "dimm[0].size: 100M must be a multiple of the block size, 128M"),
-    ("[[dimm]]\nid = '5 d'\nsize = '1G'", "dimm[0].id: '5 d' must be a new name of letters, digits, '-', '.' and '_'"),
+    ("[[dimm]]\nid = '5 d'\nsize = '1G'", "dimm[0].id: '5 d' must be letters, digits, '-', '.' and '_', and "),
+    ("dimm = [{id = 'd', size = '1G'}, {id = 'd', size = '1G'}]", "dimm[1].id: 'd' is there already"),
+    ("[[dimm]]\nid = 'd'", "dimm[0].size: is missing"),
     ("[[dimm]]\nid = 'd'\nsize = '100G'", "dimm[0].size: 100G does not fit below maxmem; raise maxmem"),
     ("[[dimm]]\nid = 'd'\nsize = '1G'\nnode = 3", "dimm[0].node: node 3 has no [[node]]"),
     ("slots = 0\n[[dimm]]\nid = 'd'\nsize = '1G'", "dimm: 1 DIMMs for 0 slots; raise slots"),
@@ -89,13 +117,20 @@ def test_what_is_no_file(tmp_path):
 
 
 @pytest.mark.parametrize(("override", "told"), [("foo", "--set foo: must be KEY=VALUE"), ("=1", "must be KEY=VALUE"),
-                                                ("foo=1", "with --set foo=1: foo: unknown key"),
-                                                ("slots=many", "slots: must be an integer, not 'many'")])
+                                                ("foo=1", "foo: unknown key"),
+                                                ("slots=many", "slots: must be an integer, not 'many'"),
+                                                ("slots=", "slots: must be an integer, not ''"),
+                                                ("slots=1\nram=5", "slots: must be an integer, not "),
+                                                ("timing.migration-rate=1", "timing.migration-rate: unknown key"),
+                                                (f"slots={'9' * 5000}", "slots: must be an integer, not '9999")])
 def test_mistake_in_an_override(override, told):
-    """The line names --set."""
-    with pytest.raises(UserError, match=told) as error:
-        load("default", [override])
-    assert error.value.exit_code == 2
+    """The line names --set, whichever of several it is."""
+    for overrides in ([override], [override, "ram=2G"], ["ram=2G", override]):
+        with pytest.raises(UserError) as error:
+            load("default", overrides)
+        assert told in str(error.value)
+        assert f"--set {override}" in str(error.value)
+        assert error.value.exit_code == 2
 
 
 @pytest.mark.parametrize(("override", "check"), [
@@ -120,14 +155,51 @@ def test_preset_starts(name):
     assert power_on(machine).kernel.blocks
 
 
-def test_ram_is_laid_out_as_qemu_does():
-    """Below 3 GiB, and the rest from 4 GiB on; firmware keeps what it keeps; nodes follow one another."""
-    machine = load("default", ["ram=6G", 'node=[{id = 0, ram = "2G"}, {id = 1, ram = "4G"}]'])
+@pytest.mark.parametrize(("sizes", "ranges", "base"), [
+    (["256M"], [(0x100000, 0xFFE0000, 0)], 4 * GIB),
+    (["3584M"], [(0x100000, 0xDFFE0000, 0)], 4 * GIB),
+    (["3585M"], [(0x100000, 0xBFFE0000, 0), (0x100000000, 0x120100000, 0)], 5 * GIB),
+    (["5G"], [(0x100000, 0xBFFE0000, 0), (0x100000000, 0x180000000, 0)], 6 * GIB),
+    (["2G", "4G"], [(0x100000, 0x80000000, 0), (0x80000000, 0xBFFE0000, 1), (0x100000000, 0x1C0000000, 1)], 7 * GIB),
+    (["3G", "1G"], [(0x100000, 0xBFFE0000, 0), (0x100000000, 0x140000000, 1)], 5 * GIB),
+    (["4G", "0"], [(0x100000, 0xBFFE0000, 0), (0x100000000, 0x140000000, 0)], 5 * GIB),
+])
+def test_ram_is_laid_out_as_qemu_does(sizes, ranges, base):
+    """Below 3 GiB, or 3.5 where that is all, and the rest from 4 GiB on; firmware keeps some; nodes follow in order."""
+    nodes = ", ".join(f'{{id = {number}, ram = "{size}"}}' for number, size in enumerate(sizes))
 
-    assert [(item.start, item.end, item.node) for item in machine.spec.ram] == [
-        (0x1000, 0x9FC00, 0), (0x100000, 0x80000000, 0), (0x80000000, 0xBFFE0000, 1), (0x100000000, 0x1C0000000, 1)]
-    assert machine.hotplug_base == 0x1C0000000
-    assert machine.ram_bytes == 6 * GIB
+    machine = load("tiny", [f"node=[{nodes}]", f"ram={sum(map(parse_size, sizes))}"])
+
+    found = [(item.start, item.end, item.node) for item in machine.spec.ram]
+    assert found == [(0x1000, 0x9FC00, 0), *ranges]
+    assert machine.hotplug_base == base
+    assert machine.ram_bytes == sum(map(parse_size, sizes))
+
+
+def test_ram_as_in_iomem():
+    """[[ram]] gives ranges exactly, with their nodes and kinds, in the order of their addresses."""
+    machine = load("default", ["ram=[{start = '1G', end = '2G', kind = 'movable'}, {start = 0x1000, end = 0x9fc00}, "
+                               "{start = 0x100000, end = '1G'}]"])
+
+    assert [(item.start, item.end, item.kind.value) for item in machine.spec.ram] == [
+        (0x1000, 0x9FC00, "normal"), (0x100000, GIB, "normal"), (GIB, 2 * GIB, "movable")]
+
+
+@pytest.mark.parametrize(("text", "base", "maxmem"), [
+    ("", 5 * GIB, 64 * GIB),
+    ("block-size = '2G'", 6 * GIB, 64 * GIB),
+    ("ram = '100G'", 101 * GIB, 200 * GIB),
+    ("ram = '40T'", 40 * TIB + GIB, 64 * TIB - GIB),
+    ("hotplug-base = '8G'\nmaxmem = '6G'", 8 * GIB, 6 * GIB),
+])
+def test_room_for_dimms(tmp_path, text, base, maxmem):
+    """Without a word it begins with a GiB and a block above boot RAM; RAM can double, or grow to 64 GiB, if it fits."""
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+
+    machine = load(str(file))
+
+    assert (machine.hotplug_base, machine.maxmem_bytes) == (base, maxmem)
 
 
 def test_memory_in_use_from_the_start(tmp_path):
@@ -168,3 +240,12 @@ def test_machine_show_is_a_machine_file(tmp_path):
     (tmp_path / "copy.toml").write_text(done.stdout)
 
     assert load(str(tmp_path / "copy.toml")).spec == load("numa2").spec
+
+
+@pytest.mark.parametrize("table", [MachineFile, NodeTable, RamTable, DimmTable, WorkloadTable, TimingTable])
+def test_help_names_every_key(table):
+    """`memhpfs help machines` shows all keys there are."""
+    text = (Path(memhpfs.__file__).parent / "help/machines.md").read_text()
+    keys = [item.name.rstrip("_").replace("_", "-") for item in fields(table) if item.name != "ram_ranges"]
+
+    assert [key for key in keys if not re.search(rf"\b{key} = |\[{key}\]|`{key}`", text)] == []

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Generator
 from functools import partial
 
+from agreement import agree
 from attrs import define
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -75,14 +76,16 @@ def summary(kernel: Kernel) -> object:
     """All that a refused step must leave alone, as plain values.
 
     Not the requested zone type that stays with a block, counted faults, and pages that had moved already: Linux keeps
-    those too.  Nor the hole after the end of boot memory, which a span that shrinks back may take in.
+    those too.  Nor what HVO has added to the managed pages, which stays there; nor the hole after the end of boot
+    memory, which a span that shrinks back may take in.
     """
+    hvo = kernel.spec.hugetlb_free_vmemmap
     return (
         [(b.id, b.state, b.device_offline, b.zone and (b.zone.node_id, b.zone.name), b.node_ids, b.serial,
           b.present_pages, b.vmemmap_pages, b.nr_hwpoison) for b in kernel.blocks.values()],
         [(n.id, n.online, n.has_memory, n.has_normal_memory, n.serial, sorted(n.links)) for n in kernel.nodes.values()],
-        [(z.node_id, z.name, z.start_pfn, align_up(z.end_pfn, BLOCK_PAGES), z.present_pages, z.managed_pages,
-          z.cma_pages) for n in kernel.nodes.values() for z in n.zones.values()],
+        [(z.node_id, z.name, z.start_pfn, align_up(z.end_pfn, BLOCK_PAGES), z.present_pages,
+          hvo or z.managed_pages, z.cma_pages) for n in kernel.nodes.values() for z in n.zones.values()],
         [(g.node_id, g.max_pages, sorted(g.blocks), g.present_kernel_pages, g.present_movable_pages)
          for g in kernel.groups],
         [(r.start, r.end, r.name) for r in kernel.iomem],
@@ -114,14 +117,14 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(release=st.sampled_from(list(RELEASES)), ram=st.sampled_from([PLAIN, SPECIAL, TWO_NODES]),
                 rate=st.sampled_from([0, GIB]), kernelcore=st.sampled_from([0, 0, 400 * MIB]),
-                policy=st.sampled_from(list(OnlinePolicy)), movable_node=st.booleans())
+                policy=st.sampled_from(list(OnlinePolicy)), movable_node=st.booleans(), hvo=st.booleans())
     def boot(
         self, release: str, ram: tuple[RamRange, ...], rate: int, kernelcore: int, policy: OnlinePolicy,
-        movable_node: bool,
+        movable_node: bool, hvo: bool,
     ) -> None:
         params = BootParams(kernelcore_bytes=kernelcore, online_policy=policy, movable_node=movable_node)
         spec = Spec(release, "x86_64", ram, (NodeSpec(0, (0, 1)), NodeSpec(1)), params=params, migration_rate=rate,
-                    with_files=frozenset({"probe"}))
+                    hugetlb_free_vmemmap=hvo, with_files=frozenset({"probe"}))
         self.kernel = boot(spec)
         self.tree = Tree(self.kernel, lambda: 0)
 
@@ -265,15 +268,23 @@ class Machine(RuleBasedStateMachine):
             delete_fault(self.kernel, name)
 
     @rule(kind=st.sampled_from(list(KINDS)), size=st.sampled_from([0, 1, 300 * MIB, GIB, 4 * GIB]),
-          node=st.sampled_from([None, 0, 1]), movable=st.booleans())
-    def add_workload(self, kind: str, size: int, node: int | None, movable: bool) -> None:
+          node=st.sampled_from([None, 0, 1]), how=st.sampled_from(["", "", "movable", "reserved"]))
+    def add_workload(self, kind: str, size: int, node: int | None, how: str) -> None:
         self.moves += 1
         self.names += 1
         before = summary(self.kernel)
         try:
-            add_workload(self.kernel, f"w{self.names}", kind, size, node, movable=movable)
+            add_workload(self.kernel, f"w{self.names}", kind, size, node, movable=how == "movable",
+                         reserved=how == "reserved")
         except SysError:
             assert summary(self.kernel) == before
+
+    @rule(node=st.integers(0, 1), size_kb=st.sampled_from([2048, 1048576]), pages=st.sampled_from([0, 1, 40, 600]))
+    def resize_pool(self, node: int, size_kb: int, pages: int) -> None:
+        self.moves += 1
+        ino = self.find(f"/sys/devices/system/node/node{node}/hugepages/hugepages-{size_kb}kB/nr_hugepages")
+        if ino is not None:
+            self.write(ino, str(pages).encode(), all_or_nothing=False)
 
     @rule(which=st.integers(0, 5))
     def delete_workload(self, which: int) -> None:
@@ -353,7 +364,8 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def all_adds_up(self) -> None:
-        check(self.kernel)
+        """The counters of the model, and all files of statistics with each other."""
+        agree(self.kernel)
 
     def teardown(self) -> None:
         """When everybody is gone, nothing is held and no block is on its way."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import needs
 import pytest
+from attrs import evolve
 from guest_kit import Guest, Refused
 from host_kit import Daemon, serving
 from hypothesis import given, settings
@@ -23,7 +24,8 @@ from memhpfs.qmp.session import MAX_REQUEST_BYTES, Session
 from memhpfs.units import GIB, MIB
 
 #: What a QEMU with this machine answered, one request and its answer on a line.
-CONVERSATION = Path(__file__).parent / "transcripts/qemu-7.2.conversation"
+CONVERSATIONS = {path.name: [json.loads(line) for line in path.read_text().splitlines()]
+                 for path in sorted((Path(__file__).parent / "transcripts").glob("qemu-*.conversation"))}
 MACHINE = """
 ram = "2G"
 slots = 4
@@ -31,19 +33,20 @@ maxmem = "4G"
 cmdline = "memhp_default_state=offline"
 node = [{id = 0, ram = "1G"}, {id = 1, ram = "1G"}]
 """
-LINES = [json.loads(line) for line in CONVERSATION.read_text().splitlines()]
+LINES = CONVERSATIONS["qemu-7.2.conversation"]
 
 
 # -- the protocol -----------------------------------------------------------------------------------------------------
 
 
-def test_answers_are_qemus():
-    """Refusals in QEMU's words and classes, placement, slots: the same answers in a conversation of a hundred."""
+@pytest.mark.parametrize("lines", CONVERSATIONS.values(), ids=CONVERSATIONS)
+def test_answers_are_qemus(lines):
+    """Refusals in QEMU's words and classes, placement, slots, odd values: the same answers, a hundred in a row."""
     session = Session(Guest(MACHINE).hardware)
 
-    answers = [session.receive(json.dumps(request).encode()) for request, _ in LINES]
+    answers = [session.receive(json.dumps(request).encode()) for request, _ in lines]
 
-    assert [(line[0], answer) for line, answer in zip(LINES, answers, strict=True)] == [tuple(line) for line in LINES]
+    assert [[request, answer] for (request, _), answer in zip(lines, answers, strict=True)] == lines
 
 
 def answer(line: bytes) -> dict[str, Any]:
@@ -54,7 +57,9 @@ def answer(line: bytes) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("line", [b"nonsense", b'{"execute":', b'{"execute": "query-name"}}', b"'", b"\x00", b'"\xff"',
-                                  b'{"execute": "query-name", "execute": "quit"}', b"[" * 100_000])
+                                  b'{"execute": "query-name", "execute": "quit"}', b"[" * 100_000,
+                                  b'{"execute": "query-name", "id": NaN}', b'{"execute": "query-name", "id": -1e999}',
+                                  b'{"execute": "query-name", "id": ' + b"9" * 5000 + b"}"])
 def test_what_is_not_json_is_an_error(line):
     """An error of the class GenericError, and no more than that."""
     error = answer(line)["error"]
@@ -67,6 +72,36 @@ def test_what_is_not_json_is_an_error(line):
 def test_empty_lines_have_no_answer(line):
     """As QEMU skips white space."""
     assert answer(line) == {}
+
+
+@pytest.mark.parametrize("digits", ["9" * 30, "9" * 5000, "0x" + "f" * 5000, "-" + "9" * 5000])
+@pytest.mark.parametrize(("command", "argument"), [("x-workload-add", "size"), ("device_add", "addr"),
+                                                   ("device_add", "slot"), ("device_add", "node")])
+def test_numbers_without_end(command, argument, digits):
+    """A text of thousands of digits is refused like any that is too large."""
+    others = {"x-workload-add": {"id": "w", "kind": "anon"}, "device_add": {"driver": "pc-dimm", "memdev": "m"}}
+    request = {"execute": command, "arguments": {**others[command], argument: digits}}
+
+    error = answer(json.dumps(request).encode())["error"]
+
+    assert error["desc"].startswith(f"Parameter '{argument}' expects ")
+
+
+def test_bug_of_a_command(monkeypatch):
+    """What a command should never raise is an error for the client, is handed on, and ends nothing."""
+    def bug(hardware, args):
+        raise ZeroDivisionError("on purpose")
+
+    monkeypatch.setitem(COMMANDS, "query-name", evolve(COMMANDS["query-name"], run=bug))
+    told = []
+    session = Session(Guest(MACHINE).hardware, lambda where, error: told.append((where, str(error))))
+    session.receive(b'{"execute": "qmp_capabilities"}')
+
+    found = session.receive(b'{"execute": "query-name", "id": 1}')
+
+    assert found == {"error": {"class": "GenericError", "desc": "a bug in memhpfs; the machine is tainted"}, "id": 1}
+    assert told == [("QMP", "on purpose")]
+    assert session.receive(b'{"execute": "query-status"}')
 
 
 def test_capabilities_that_do_not_exist():
@@ -87,7 +122,7 @@ def test_capabilities_that_do_not_exist():
                          "kind", "op", "errno", "block", "count", "path", "property", "enable", "x"]), inner,
         max_size=5),
     max_leaves=12))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_any_json_has_an_answer(request_):
     """Whatever is asked there is one answer, which is a result or an error in words, and the model holds."""
     guest = Guest(MACHINE)
@@ -113,11 +148,11 @@ def test_any_bytes_do_no_harm(data):
     assert session.negotiated
 
 
-@given(st.lists(st.sampled_from([line for line, _ in LINES]), max_size=5), st.lists(st.integers(1, 30), min_size=1),
-       st.sampled_from(["", "\n", " ", "\r\n"]))
-@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from([line for line, _ in LINES if isinstance(line, dict | list)]), max_size=5),
+       st.lists(st.integers(1, 30), min_size=1), st.sampled_from(["", "\n", " ", "\r\n"]))
+@settings(max_examples=40, deadline=None)
 def test_requests_need_no_lines(requests, sizes, between):
-    """However a client cuts what it sends, and whatever it puts between: one answer for each request, in order."""
+    """However a client cuts what it sends, and whatever it puts between: one answer for each bracket that closes."""
     whole, pieces = Session(Guest(MACHINE).hardware), Session(Guest(MACHINE).hardware)
     data = between.join(json.dumps(request) for request in requests).encode()
 
@@ -189,6 +224,37 @@ def test_devices_go_to_the_lowest_gap():
     assert places == {"a": 4 * GIB, "e": 5 * GIB, "c": 5 * GIB + 512 * MIB, "d": 6 * GIB + 512 * MIB}
 
 
+@given(st.lists(st.tuples(
+    st.sampled_from("abcdef"), st.sampled_from([2, 128, 256, 384, 1024]),
+    st.none() | st.integers(-1, 4), st.none() | st.integers(0, 40).map(lambda number: 4 * GIB + number * 64 * MIB),
+), max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_places_never_clash(steps):
+    """Whatever is asked for: no two DIMMs share a slot or an address, and all lie where there is room for them."""
+    guest = Guest(MACHINE)
+    hardware = guest.hardware
+    for number, (name, size, slot, address) in enumerate(steps):
+        guest.qmp("object-add", qom_type="memory-backend-ram", id=f"m{number}", size=size * MIB)
+        where = {"slot": slot, "addr": address}
+        try:
+            guest.qmp("device_add", driver="pc-dimm", id=name, memdev=f"m{number}", **where)
+        except Refused:
+            if name in [device.id for device in hardware.devices]:
+                unplug(guest, name)
+        for op in hardware.work:
+            list(op)
+        hardware.work.clear()
+        check(guest.kernel)
+
+        devices = sorted(hardware.devices, key=lambda device: device.address)
+        ends = [device.address + device.backend.size_bytes for device in devices]
+        assert all(end <= other.address for end, other in zip(ends, devices[1:], strict=False))
+        assert {device.slot for device in devices} <= set(range(4))
+        assert len({device.slot for device in devices}) == len(devices)
+        assert not devices or (devices[0].address >= 4 * GIB and ends[-1] <= 10 * GIB)
+        assert guest.qmp("query-memory-size-summary")["plugged-memory"] <= 2 * GIB
+
+
 @pytest.mark.parametrize(("arguments", "told"), [
     ({"kind": "water"}, "kind 'water' is none of anon, file"),
     ({"size": -1}, "non-negative"), ({"size": "lots"}, "non-negative"), ({"node": 7}, "node 7"),
@@ -214,6 +280,19 @@ def test_faults_that_cannot_be(arguments, told):
     with pytest.raises(Refused, match=told):
         guest.qmp("x-fault-add", **{"id": "f", "op": "offline", "errno": "EBUSY", **arguments})
     assert guest.qmp("x-query-faults") == []
+
+
+def test_queries_of_one():
+    """With an id they tell of that one only."""
+    guest = Guest(MACHINE)
+    for name in ("a", "b"):
+        guest.fill(name, "anon", MIB)
+        guest.qmp("x-fault-add", id=name, op="offline", errno="EBUSY")
+
+    for command in ("x-query-workloads", "x-query-faults"):
+        assert [item["id"] for item in guest.qmp(command)] == ["a", "b"]
+        assert [item["id"] for item in guest.qmp(command, id="b")] == ["b"]
+        assert guest.qmp(command, id="c") == []
 
 
 # -- the socket -------------------------------------------------------------------------------------------------------

@@ -4,38 +4,21 @@ from contextlib import suppress
 from itertools import count
 
 import pytest
+from agreement import agree
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from proc_texts import (
-    RELEASES,
-    buddyinfo,
-    machine,
-    meminfo,
-    node_meminfo,
-    pages_of,
-    pagetypes,
-    pairs,
-    vmstat,
-    zoneinfo,
-)
+from proc_texts import RELEASES, machine, meminfo, pages_of, pagetypes
 
 from memhpfs.errors import SysError
 from memhpfs.kernel import dimm
-from memhpfs.kernel.check import check
 from memhpfs.kernel.device import state_store
 from memhpfs.kernel.pause import Nudge, Op
 from memhpfs.kernel.poison import hard_offline_page
 from memhpfs.kernel.spec import MemmapMode, OnlineType
 from memhpfs.kernel.state import Kernel
 from memhpfs.kernel.workload import add_workload, delete_workload
-from memhpfs.sysfs.nodestat import node_vmstat_show
 from memhpfs.units import GIB, MIB
 
-SHARED = (
-    "MemTotal", "MemFree", "Active", "Inactive", "Active(anon)", "Inactive(anon)", "Active(file)", "Inactive(file)",
-    "Unevictable", "Mlocked", "AnonPages", "Mapped", "Shmem", "KReclaimable", "Slab", "SReclaimable", "SUnreclaim",
-    "KernelStack", "PageTables", "HugePages_Total", "HugePages_Free",
-)
 NAMES = count()
 ORDER = st.sampled_from([OnlineType.ONLINE, OnlineType.KERNEL, OnlineType.MOVABLE, OnlineType.OFFLINE])
 STEPS = st.lists(
@@ -51,47 +34,6 @@ STEPS = st.lists(
     ),
     max_size=12,
 )
-
-
-def agree(kernel: Kernel) -> None:
-    check(kernel)
-    info, events, zones = meminfo(kernel), vmstat(kernel), zoneinfo(kernel)
-    nodes = {node.id: node_meminfo(kernel, node.id) for node in kernel.nodes.values() if node.online}
-    for label in SHARED:
-        assert info[label] == sum(node[label] for node in nodes.values()), label
-    assert info["MemTotal"] == 4 * sum(zone["managed"] for zone in zones.values())
-    assert info["MemFree"] == 4 * events["nr_free_pages"]
-    assert 0 <= info["MemAvailable"] <= info["MemTotal"]
-    assert info["Active"] + info["Inactive"] + info["Unevictable"] <= info["MemTotal"] - info["MemFree"]
-    assert info["Cached"] + info["Buffers"] == 4 * events["nr_file_pages"]
-    for node_id, node in nodes.items():
-        mine = [zone for key, zone in zones.items() if key[0] == node_id]
-        assert node["MemTotal"] == 4 * sum(zone["managed"] for zone in mine)
-        assert node["MemFree"] == 4 * sum(zone["free"] for zone in mine)
-        assert node["MemUsed"] == node["MemTotal"] - node["MemFree"]
-    agree_items(kernel, zones, events)
-    agree_free(kernel, zones)
-
-
-def agree_items(kernel: Kernel, zones: dict, events: dict[str, int]) -> None:
-    nodes = [pairs(node_vmstat_show(kernel, node)) for node in kernel.nodes.values() if node.online]
-    for name in nodes[0]:
-        assert events[name] == sum(node[name] for node in nodes), name
-    for name in ("nr_free_pages", "nr_zone_inactive_anon", "nr_zone_active_file", "nr_mlock"):
-        assert events[name] == sum(zone.get(name, 0) for zone in zones.values()), name
-
-
-def agree_free(kernel: Kernel, zones: dict) -> None:
-    orders, types = buddyinfo(kernel), pagetypes(kernel)
-    assert orders.keys() == types.keys() == {key for key, zone in zones.items() if zone["present"]}
-    for key, zone in zones.items():
-        counts = orders.get(key, [])
-        assert zone["free"] == pages_of(counts)
-        assert 0 <= zone["free"] <= zone["managed"] <= zone["present"] <= zone["spanned"]
-        by_type = [row for name, row in types.get(key, {}).items() if name != "Isolate"]
-        assert counts == [sum(column) for column in zip(*by_type, strict=True)]
-        assert ("start_pfn" in zone) == bool(zone["spanned"])
-        assert zone["min"] <= zone["low"] <= zone["high"]
 
 
 def run(kernel: Kernel, op: Op[None]) -> None:

@@ -1,5 +1,7 @@
 """`memhpfs plug` and `unplug`: the hardware side of a running machine, as thin faces on QMP."""
 
+import contextlib
+
 import click
 
 from memhpfs.client import Client, CommandError, Event
@@ -45,6 +47,11 @@ def plug(id: str, size: int, node: int, addr: int | None, qmp: str | None) -> No
     """
     with Client.connect(registry.find(qmp)) as client:
         backend = f"mem-{id}"
+        if id in _backends(client):
+            raise UserError(f"{id}: a DIMM of this name is there already")
+        # An unplug that was interrupted leaves it behind.
+        with contextlib.suppress(CommandError):
+            client.execute("object-del", id=backend)
         client.execute("object-add", qom_type="memory-backend-ram", id=backend, size=size)
         try:
             where = {} if addr is None else {"addr": addr}
@@ -73,7 +80,9 @@ def unplug(id: str, qmp: str | None) -> None:
       memhpfs unplug d0
     """
     with Client.connect(registry.find(qmp)) as client:
-        backend = _backend_of(client, id)
+        backend = _backends(client).get(id)
+        if backend is None:
+            raise UserError(f"{id}: there is no DIMM of this name")
         client.execute("device_del", id=id)
         event = client.wait_for(lambda event: _is_about(event, id, "DEVICE_DELETED", "MEM_UNPLUG_ERROR"))
         if event["event"] == "MEM_UNPLUG_ERROR":
@@ -92,12 +101,10 @@ def _outcome(client: Client, name: str, source: int, timeout_s: float) -> int:
     return int(client.wait_for(ended, timeout_s)["data"]["info"]["status"])
 
 
-def _backend_of(client: Client, name: str) -> str:
-    """The memory backend of a DIMM."""
-    for device in client.execute("query-memory-devices"):
-        if device["data"].get("id") == name:
-            return str(device["data"]["memdev"]).removeprefix("/objects/")
-    raise UserError(f"Device '{name}' not found")
+def _backends(client: Client) -> dict[str, str]:
+    """The memory backends of all DIMMs that have a name, by that name."""
+    devices = [device["data"] for device in client.execute("query-memory-devices")]
+    return {device["id"]: device["memdev"].removeprefix("/objects/") for device in devices if "id" in device}
 
 
 def _is_about(event: Event, name: str, *kinds: str) -> bool:

@@ -18,18 +18,29 @@ TOPICS = (
 
 @click.command(name="help", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("topic", required=False)
-def command(topic: str | None) -> None:
-    """Show a help page, or list them all.
+@click.pass_context
+def command(ctx: click.Context, topic: str | None) -> None:
+    """Show a help page or the help of a command, or list all pages.
 
     \b
     Example:
       memhpfs help
       memhpfs help hardware
+      memhpfs help plug
     """
     if topic is None:
         _list_pages()
+    elif topic not in TOPICS and (other := _command(ctx, topic)) is not None:
+        click.echo(other)
     else:
         _show(page(topic))
+
+
+def _command(ctx: click.Context, name: str) -> str | None:
+    """The help of a command of memhpfs, if there is one of this name."""
+    group = ctx.parent.command if ctx.parent is not None else None
+    found = group.get_command(ctx, name) if isinstance(group, click.Group) else None
+    return found.get_help(click.Context(found, ctx.parent, name)) if found is not None else None
 
 
 def page(topic: str) -> str:

@@ -5,6 +5,7 @@ Loading lazily keeps `memhpfs plug` from paying for FUSE, and lets `memhpfs --he
 
 import contextlib
 import importlib
+import io
 import sys
 import traceback
 from typing import NoReturn
@@ -68,8 +69,11 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit with the code of the public interface: 0, 1, 2, 125 or CMD's own."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # File names are bytes, and a terminal may not have all characters.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="memhpfs", standalone_mode=False)
     except UserError as error:
         _fail("memhpfs", str(error), error.exit_code)
     except click.exceptions.Abort:

@@ -142,7 +142,7 @@ async def _run(
     async with trio.open_nursery() as outer:
         stop = partial(outer.start_soon, _stop, caches, outer.cancel_scope)
         await outer.start(_stop_at_signal, stop)
-        server = QmpServer(hardware, driver.wake_guest, stop)
+        server = QmpServer(hardware, driver.wake_guest, stop, driver.bug)
         driver.guest_idle, driver.kernel_log = server.announce, server.kernel_log
         # Nobody hears the uevents of boot; its log lines are kept.
         driver.flush()

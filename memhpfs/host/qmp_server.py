@@ -2,12 +2,13 @@
 
 Lives here: the socket, lines, time stamps, queues.  Must not: what a command does (qmp/).
 
-    server = QmpServer(hardware, wake, on_quit)
+    server = QmpServer(hardware, wake, on_quit, on_bug)
     await nursery.start(server.serve, path)       # listening
     server.announce()                             # whenever hardware.events may have grown
     server.kernel_log(seconds, level, text)       # for each line of the kernel's log
 
-`wake` is called after each command, since it may have left work for the guest; `on_quit` after the answer to `quit`.
+`wake` is called after each command, since it may have left work for the guest; `on_quit` after the answer to `quit`,
+`on_bug` when a command raises what it should not.
 """
 
 import contextlib
@@ -96,11 +97,13 @@ class QmpServer:
     Attributes:
         wake: called after each command.
         on_quit: called once a client's `quit` is answered.
+        on_bug: called with a mistake of our own, of which the client hears, and the server goes on.
     """
 
     hardware: Hardware
     wake: Callable[[], None]
     on_quit: Callable[[], None]
+    on_bug: Callable[[str, Exception], None]
     _clients: "dict[Session, trio.MemorySendChannel[Event]]" = field(factory=dict, init=False)
     _next_line: int = field(default=0, init=False)
 
@@ -151,7 +154,7 @@ class QmpServer:
             self._clients.pop(session, None)
 
     async def _client(self, stream: trio.SocketStream) -> None:
-        session = Session(self.hardware)
+        session = Session(self.hardware, self.on_bug)
         send, receive = trio.open_memory_channel[Event](_QUEUE_LENGTH)
         self._clients[session] = send
         try:

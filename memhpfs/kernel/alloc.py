@@ -14,7 +14,8 @@ from memhpfs.kernel.state import Kernel, Node, Zone
 from memhpfs.kernel.watermarks import Watermarks, lowmem_reserve, watermarks
 
 __all__ = [
-    "MOVABLE_ALLOCATIONS", "allocate", "free_pages", "nodes_by_distance", "release_pages", "take_from_zone", "zonelist",
+    "MOVABLE_ALLOCATIONS", "allocate", "free_pages", "nodes_by_distance", "pages_in_movable", "release_pages",
+    "take_from_zone", "zonelist",
 ]
 
 #: Uses that are allocated movable (GFP_HIGHUSER_MOVABLE).
@@ -62,6 +63,15 @@ def allocate(kernel: Kernel, use: Use, nr_pages: int, node_ids: list[int], *, mo
         if not left:
             break
     return nr_pages - left
+
+
+def pages_in_movable(kernel: Kernel, nr_pages: int, node_ids: list[int]) -> int:
+    """How many pages of a movable allocation would come from ZONE_MOVABLE; nothing is taken."""
+    left, marks, found = nr_pages, watermarks(kernel), 0
+    for zone in zonelist(kernel, node_ids, movable=True):
+        taken = min(left, _room(kernel, zone, marks, movable=True))
+        left, found = left - taken, found + (taken if zone.movable else 0)
+    return found
 
 
 def _room(kernel: Kernel, zone: Zone, marks: dict[Zone, Watermarks], movable: bool) -> int:

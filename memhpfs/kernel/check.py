@@ -6,7 +6,7 @@ Raises `ModelBug` with the first one that is broken.
 from memhpfs.errors import ModelBug
 from memhpfs.kernel.geometry import PAGE_SIZE
 from memhpfs.kernel.pages import Use
-from memhpfs.kernel.poison import extent_of
+from memhpfs.kernel.placement import extent_of
 from memhpfs.kernel.state import BlockState, Kernel, Zone
 from memhpfs.kernel.zones import holds_online
 

@@ -7,6 +7,7 @@ All Ops here expect the hotplug lock to be held.
 from memhpfs.errors import AlreadyThere, BadText, NoMemory, OutOfRange, Overlaps, StillOnline, SysError, Unaligned
 from memhpfs.kernel.alloc import allocate, nodes_by_distance, release_pages
 from memhpfs.kernel.device import create_block, device_online, link_to_node, remove_block
+from memhpfs.kernel.dump import warn_alloc
 from memhpfs.kernel.faults import strike
 from memhpfs.kernel.geometry import PAGE_SIZE, PAGEBLOCK_PAGES
 from memhpfs.kernel.iomem import claim, release
@@ -16,6 +17,7 @@ from memhpfs.kernel.pages import Use
 from memhpfs.kernel.pause import Op, Pause
 from memhpfs.kernel.spec import MemmapMode, OnlineType
 from memhpfs.kernel.state import Block, BlockState, Group, Kernel, Node
+from memhpfs.kernel.zonelists import log_zonelists
 
 __all__ = ["add_memory", "blocks_of", "probe_memory", "remove_memory", "vmemmap_pages_of"]
 
@@ -23,6 +25,8 @@ __all__ = ["add_memory", "blocks_of", "probe_memory", "remove_memory", "vmemmap_
 _NEXT_BLOCK = Pause("next memory block")
 
 _PAGE_STRUCT_BYTES = 64
+#: Memory maps are allocated 2 MiB at a time, by the thread that serves ACPI.
+_MEMMAP_ORDER, _HOTPLUG_WORKER = 9, "kworker/u8:0"
 
 
 def blocks_of(kernel: Kernel, start: int, size: int) -> list[Block]:
@@ -100,6 +104,7 @@ def _allocate_memmap(kernel: Kernel, node_id: int, nr_blocks: int) -> None:
     found = allocate(kernel, Use.KERNEL, wanted, nodes, movable=False)
     if found < wanted:
         release_pages(kernel, Use.KERNEL, found, nodes)
+        warn_alloc(kernel, _HOTPLUG_WORKER, "vmemmap alloc failure", "retry", _MEMMAP_ORDER)
         raise NoMemory()
 
 
@@ -174,6 +179,7 @@ def _online_node(kernel: Kernel, node: Node) -> None:
     if node.online:
         return
     node.online, node.serial = True, kernel.take_serial()
+    log_zonelists(kernel)
     kernel.devices[node.serial] = node
     kernel.journal.add(DeviceNew("node", node.id, node.serial))
     kernel.journal.add(Uevent("add", "node", node.id))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from memhpfs.errors import Interrupted, UnmovablePage
 from memhpfs.kernel.alloc import allocate, free_pages, nodes_by_distance
 from memhpfs.kernel.geometry import PAGE_SIZE
-from memhpfs.kernel.hugetlb import GIGANTIC_PAGES, dissolve, move_gigantic, release_huge_2m, used_gigantic
+from memhpfs.kernel.hugetlb import GIGANTIC_PAGES, dissolve, move_gigantic, move_huge_2m, used_gigantic
 from memhpfs.kernel.pages import HUGE_2M_PAGES, MOVABLE_USES, Use
 from memhpfs.kernel.pause import Nudge, Op, Pause
 from memhpfs.kernel.state import Kernel, Zone
@@ -73,7 +73,8 @@ def _one_pass(kernel: Kernel, zone: Zone, extent: int) -> Op[bool]:
             moved = True
             yield from _pace(rate, found)
     while here := kernel.pages.get(extent, Use.HUGE_2M):
-        found = _move_huge(kernel, zone, extent, min(here, max(_batch_pages(kernel, rate), HUGE_2M_PAGES)))
+        wanted = min(here, max(_batch_pages(kernel, rate), HUGE_2M_PAGES))
+        found = move_huge_2m(kernel, zone, extent, wanted, migration_nodes(kernel, zone.node_id))
         if not found:
             break
         moved = True
@@ -127,21 +128,7 @@ def _move(kernel: Kernel, zone: Zone, extent: int, use: Use, nr_pages: int) -> i
     found = allocate(kernel, use, nr_pages, migration_nodes(kernel, zone.node_id), movable=movable)
     if found:
         kernel.pages.convert(zone.pages, extent, use, Use.FREE, found)
+    kernel.events["pgmigrate_success"] += found
+    kernel.events["pgmigrate_fail"] += nr_pages - found
+    kernel.events["balloon_migrate"] += found if use is Use.BALLOON else 0
     return found
-
-
-def _move_huge(kernel: Kernel, zone: Zone, extent: int, nr_pages: int) -> int:
-    """Move used 2 MiB pages into new ones, or into free ones of the pool; the pool keeps its size."""
-    nodes, whole = migration_nodes(kernel, zone.node_id), nr_pages // HUGE_2M_PAGES * HUGE_2M_PAGES
-    found = allocate(kernel, Use.HUGE_2M, whole, nodes, movable=True, chunk=HUGE_2M_PAGES)
-    if found:
-        release_huge_2m(kernel, zone, extent, found)
-        return found
-    for node_id in nodes:
-        for target in kernel.nodes[node_id].zones.values():
-            for other in target.pages.extents if target.pages.totals[Use.HUGE_2M_FREE] else ():
-                if other not in target.pages.isolated and kernel.pages.get(other, Use.HUGE_2M_FREE):
-                    kernel.pages.convert(target.pages, other, Use.HUGE_2M_FREE, Use.HUGE_2M, HUGE_2M_PAGES)
-                    kernel.pages.convert(zone.pages, extent, Use.HUGE_2M, Use.HUGE_2M_FREE, HUGE_2M_PAGES)
-                    return HUGE_2M_PAGES
-    return 0

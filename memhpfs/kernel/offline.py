@@ -14,6 +14,7 @@ from memhpfs.kernel.notify import GOING_OFFLINE, notify
 from memhpfs.kernel.pages import UNMOVABLE_USES
 from memhpfs.kernel.pause import Op
 from memhpfs.kernel.state import Block, BlockState, Kernel
+from memhpfs.kernel.zonelists import log_demotion_targets, log_zonelists
 from memhpfs.kernel.zones import adjust_present, set_node_masks, shrink_span
 
 __all__ = ["memory_block_offline"]
@@ -40,7 +41,7 @@ def memory_block_offline(kernel: Kernel, block: Block) -> Op[None]:
 
 def _offline_pages(kernel: Kernel, block: Block) -> Op[None]:
     """The steps of offline_pages, in its order."""
-    zone, nr_pages = block.zone, kernel.pages_per_block
+    zone, node, nr_pages = block.zone, kernel.nodes[block.node_id], kernel.pages_per_block
     assert zone is not None
     start_pfn = block.id * nr_pages
     start, end = start_pfn * PAGE_SIZE, (start_pfn + nr_pages) * PAGE_SIZE
@@ -67,10 +68,12 @@ def _offline_pages(kernel: Kernel, block: Block) -> Op[None]:
     adjust_present(block, zone, -nr_pages)
     block.state, block.zone = BlockState.OFFLINE, None
     shrink_span(kernel, zone, start_pfn, nr_pages)
-    set_node_masks(kernel.nodes[block.node_id])
-    if not zone.present_pages:
-        kernel.journal.log("zonelists-built", nodes=len([n for n in kernel.nodes.values() if n.online]))
+    set_node_masks(node)
     kernel.journal.log("offlined-pages", nr_pages=nr_pages - block.vmemmap_pages)
+    if not zone.present_pages:
+        log_zonelists(kernel)
+    if not node.has_memory:
+        log_demotion_targets(kernel)
 
 
 def _log_failure(kernel: Kernel, block: Block, error: SysError) -> None:

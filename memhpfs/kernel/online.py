@@ -9,10 +9,11 @@ from memhpfs.kernel.alloc import take_from_zone
 from memhpfs.kernel.faults import strike
 from memhpfs.kernel.notify import GOING_ONLINE, notify
 from memhpfs.kernel.pages import Use
-from memhpfs.kernel.poison import lost_pages
+from memhpfs.kernel.poison import lose_track_of_poison
 from memhpfs.kernel.policy import block_zone
 from memhpfs.kernel.spec import OnlineType
 from memhpfs.kernel.state import Block, BlockState, Kernel, Zone
+from memhpfs.kernel.zonelists import log_demotion_targets, log_zonelists
 from memhpfs.kernel.zones import adjust_present, grow_span, set_node_masks, shrink_span
 
 __all__ = ["memory_block_online"]
@@ -43,14 +44,18 @@ def memory_block_online(kernel: Kernel, block: Block, online_type: OnlineType) -
     adjust_present(block, zone, nr_pages)
     managed = nr_pages - block.vmemmap_pages
     zone.managed_pages += managed
-    block.extents = (kernel.pages.new_extent(zone.pages, managed - lost_pages(kernel, block)),)
+    lose_track_of_poison(kernel, block)
+    block.extents = (kernel.pages.new_extent(zone.pages, managed),)
     block.zone, block.state = zone, BlockState.ONLINE
     node = kernel.nodes[block.node_id]
     node.zone_ever_online.add(zone.name)
+    had_memory = node.has_memory
     set_node_masks(node)
     if not was_populated:
         _kernel_moves_in(kernel, zone)
-        kernel.journal.log("zonelists-built", nodes=len([n for n in kernel.nodes.values() if n.online]))
+        log_zonelists(kernel)
+    if not had_memory:
+        log_demotion_targets(kernel)
 
 
 def _kernel_moves_in(kernel: Kernel, zone: Zone) -> None:

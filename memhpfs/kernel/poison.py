@@ -1,18 +1,44 @@
 """Poisoned pages: soft and hard offlining by address, and what they leave behind.
 
-Source: soft_offline_page, memory_failure (mm/memory-failure.c), hard_offline_page_store (drivers/base/memory.c);
-transcript poison.plain.  A poisoned page stays in MemTotal; its block may not go online again (6.2 and newer).
+Source: soft_offline_page, memory_failure, action_page_types (mm/memory-failure.c), hard_offline_page_store
+(drivers/base/memory.c); transcript poison.plain.  A poisoned page stays in MemTotal; its block may not go online again
+(6.2 and newer), or comes back with pages like new (older).
 """
 
-from memhpfs.errors import Busy, CannotOfflinePage, OutsideControl, Poisoned
+from typing import NoReturn
+
+from memhpfs.errors import Busy, CannotDissolve, CannotOfflinePage, OutsideControl, Poisoned
+from memhpfs.kernel.alloc import allocate, nodes_by_distance
 from memhpfs.kernel.geometry import PAGE_SIZE
-from memhpfs.kernel.pages import MOVABLE_USES, Use
+from memhpfs.kernel.hugetlb import (
+    allocate_huge_2m,
+    dissolve_gigantic,
+    dissolve_huge_2m,
+    gigantic_at,
+    move_gigantic,
+    take_from_pool_2m,
+)
+from memhpfs.kernel.pages import HUGE_2M_PAGES, Use
+from memhpfs.kernel.placement import extent_of, use_at
 from memhpfs.kernel.state import Block, BlockState, Kernel, Zone
 
-__all__ = ["forget_poison", "hard_offline_page", "lost_pages", "soft_offline_page"]
+__all__ = ["forget_poison", "hard_offline_page", "lose_track_of_poison", "soft_offline_page"]
 
-#: Uses whose pages the allocator can lose to poison: the others stay with whoever has them.
-_LOSABLE = (Use.FREE, *MOVABLE_USES)
+#: What memory_failure calls pages, by use; it can do nothing about others.
+_NAMES = {
+    Use.FREE: "free buddy page",
+    Use.CMA: "free buddy page",
+    Use.ANON: "dirty LRU page",
+    Use.SHM: "dirty LRU page",
+    Use.PINNED: "dirty LRU page",
+    Use.MLOCK: "dirty mlocked LRU page",
+    Use.FILE: "clean LRU page",
+    Use.HUGE_2M: "huge page",
+    Use.HUGE_1G: "huge page",
+    Use.HUGE_2M_FREE: "free huge page",
+}
+_HUGE = (Use.HUGE_2M, Use.HUGE_2M_FREE, Use.HUGE_1G)
+_COUNTERS = {"Recovered": "recovered", "Failed": "failed", "Ignored": "ignored"}
 
 
 def soft_offline_page(kernel: Kernel, address: int) -> None:
@@ -23,7 +49,8 @@ def soft_offline_page(kernel: Kernel, address: int) -> None:
 
     Raises:
         OutsideControl: there is no memory map for it.
-        CannotOfflinePage: its block is offline, or it cannot move.
+        CannotOfflinePage: its block is offline, or the kernel itself uses it.
+        Busy: its contents cannot move.
     """
     pfn = address // PAGE_SIZE
     block = kernel.blocks.get(pfn // kernel.pages_per_block)
@@ -34,13 +61,66 @@ def soft_offline_page(kernel: Kernel, address: int) -> None:
     if pfn in kernel.poisoned:
         kernel.journal.log("soft-offline-again", pfn=pfn)
         return
-    if _is_kernel_page(kernel, block, pfn):
+    use = use_at(kernel, block, pfn)
+    if use not in _NAMES and not (use is Use.BALLOON and kernel.balloon_compaction):
+        kernel.journal.log("memory-failure-unhandlable", pfn=pfn)
         raise CannotOfflinePage()
-    _poison(kernel, block, pfn, lost=True)
+    assert use is not None
+    zone, extent = extent_of(kernel, block, pfn)
+    try:
+        freed = _empty(kernel, zone, extent, block, use)
+    except Busy:
+        kernel.journal.log("soft-offline-failed", pfn=pfn, huge=use in _HUGE, use=use.name, node=zone.node_id,
+                           zone=zone.index, old=kernel.features.page_dump_pointer)
+        raise
+    _poison(kernel, block, pfn, freed)
+
+
+def _empty(kernel: Kernel, zone: Zone, extent: int, block: Block, use: Use) -> Use:
+    """Move what a page holds, or drop what can be read again; the use from which the page can be taken.
+
+    Raises:
+        Busy: it does not move, or there is no room.
+    """
+    nodes = [node.id for node in nodes_by_distance(kernel, zone.node_id)]
+    if use is Use.PINNED:
+        raise Busy()
+    if use is Use.HUGE_2M:
+        taken = take_from_pool_2m(kernel, HUGE_2M_PAGES, nodes)
+        if not taken and not allocate_huge_2m(kernel, use, HUGE_2M_PAGES, nodes):
+            raise Busy()
+        kernel.pages.convert(zone.pages, extent, use, Use.HUGE_2M_FREE, HUGE_2M_PAGES)
+        use = Use.HUGE_2M_FREE
+    page = gigantic_at(kernel, block)
+    if use is Use.HUGE_1G and page is not None and page.used and not move_gigantic(kernel, page):
+        raise Busy()
+    if use in _HUGE:
+        _dissolve(kernel, zone, extent, block, use)
+        return Use.FREE
+    if use not in (Use.FREE, Use.CMA, Use.FILE) and not allocate(kernel, use, 1, nodes, movable=True):
+        raise Busy()
+    return use
+
+
+def _dissolve(kernel: Kernel, zone: Zone, extent: int, block: Block, use: Use) -> None:
+    """Split the huge page that a page belongs to.
+
+    Raises:
+        Busy: it is reserved, or its memory map cannot be restored.
+    """
+    try:
+        if use is Use.HUGE_1G:
+            page = gigantic_at(kernel, block)
+            assert page is not None
+            dissolve_gigantic(kernel, page)
+        else:
+            dissolve_huge_2m(kernel, zone, extent, use)
+    except CannotDissolve as error:
+        raise Busy() from error
 
 
 def hard_offline_page(kernel: Kernel, address: int) -> None:
-    """Pretend that the hardware reported the page as broken.
+    """Pretend that the hardware reported the page as broken; whoever uses it loses it.
 
     Args:
         address: any byte of the page.
@@ -48,23 +128,45 @@ def hard_offline_page(kernel: Kernel, address: int) -> None:
     Raises:
         OutsideControl: there is no memory map for it, or its block is offline.
         Poisoned: it is poisoned already.
-        Busy: the kernel itself uses it; it counts as poisoned all the same.
+        Busy: it cannot be given up, or 7.3 has no memory map for it; it counts as poisoned all the same.
     """
     pfn = address // PAGE_SIZE
     block = kernel.blocks.get(pfn // kernel.pages_per_block)
+    if block is None and kernel.features.hard_offline_outside_busy:
+        kernel.journal.log("memory-failure", pfn=pfn, what="non struct page pfn", result="Ignored")
+        kernel.poisoned_elsewhere += 1
+        raise Busy()
     if block is None or block.state is BlockState.OFFLINE:
-        _refuse_outside(kernel, pfn)
-    assert block is not None
+        kernel.journal.log("memory-failure-outside", pfn=pfn)
+        raise OutsideControl()
     if pfn in kernel.poisoned:
         kernel.journal.log("memory-failure", pfn=pfn, what="already poisoned page", result="Failed")
         raise Poisoned()
-    unhandlable = _is_kernel_page(kernel, block, pfn)
-    _poison(kernel, block, pfn, lost=not unhandlable)
-    if unhandlable:
+    _handle(kernel, block, pfn, use_at(kernel, block, pfn))
+
+
+def _handle(kernel: Kernel, block: Block, pfn: int, use: Use | None) -> None:
+    """Take a broken page away from whoever uses it.  Linux: identify_page_state, try_memory_failure_hugetlb.
+
+    Raises:
+        Busy: it cannot be taken.
+    """
+    if use is None or use not in _NAMES:
         kernel.journal.log("memory-failure-unhandlable", pfn=pfn)
-        _count(kernel, block, pfn, "get hwpoison page", "Ignored", "ignored")
-        raise Busy()
-    _count(kernel, block, pfn, "free buddy page", "Recovered", "recovered")
+        _fail(kernel, block, pfn, "get hwpoison page", "Ignored")
+    what, page = _NAMES[use], gigantic_at(kernel, block)
+    if use is Use.PINNED:
+        _fail(kernel, block, pfn, what, "Failed")
+    if use in _HUGE:
+        if use is Use.HUGE_1G and page is not None and not page.used:
+            what = _NAMES[Use.HUGE_2M_FREE]
+        try:
+            _dissolve(kernel, *extent_of(kernel, block, pfn), block, use)
+        except Busy:
+            _fail(kernel, block, pfn, what, "Failed")
+        use = Use.FREE
+    _poison(kernel, block, pfn, use)
+    _count(kernel, block, pfn, what, "Recovered")
 
 
 def forget_poison(kernel: Kernel, block: Block) -> None:
@@ -73,9 +175,11 @@ def forget_poison(kernel: Kernel, block: Block) -> None:
         del kernel.poisoned[pfn]
 
 
-def lost_pages(kernel: Kernel, block: Block) -> int:
-    """Poisoned pages of a block that its allocator does not have."""
-    return sum(kernel.poisoned[pfn] for pfn in _poisoned_of(kernel, block))
+def lose_track_of_poison(kernel: Kernel, block: Block) -> None:
+    """The block goes online with pages like new, broken or not; what was counted stays counted.  Before 6.2."""
+    kernel.poisoned_elsewhere += block.nr_hwpoison
+    forget_poison(kernel, block)
+    block.nr_hwpoison = 0
 
 
 def _poisoned_of(kernel: Kernel, block: Block) -> list[int]:
@@ -84,45 +188,28 @@ def _poisoned_of(kernel: Kernel, block: Block) -> list[int]:
     return [pfn for pfn in kernel.poisoned if pfn // kernel.pages_per_block == block.id]
 
 
-def _refuse_outside(kernel: Kernel, pfn: int) -> None:
-    kernel.journal.log("memory-failure-outside", pfn=pfn)
-    if kernel.features.hard_offline_outside_busy:
-        raise Busy()
-    raise OutsideControl()
+def _fail(kernel: Kernel, block: Block, pfn: int, what: str, result: str) -> NoReturn:
+    """The page stays with whoever has it.
+
+    Raises:
+        Busy: always.
+    """
+    _poison(kernel, block, pfn, None)
+    _count(kernel, block, pfn, what, result)
+    raise Busy()
 
 
-def _count(kernel: Kernel, block: Block, pfn: int, what: str, result: str, counter: str) -> None:
+def _count(kernel: Kernel, block: Block, pfn: int, what: str, result: str) -> None:
     kernel.journal.log("memory-failure", pfn=pfn, what=what, result=result)
     failures = kernel.nodes[block.node_id].memory_failure
-    failures[counter] += 1
+    failures[_COUNTERS[result]] += 1
     failures["total"] += 1
 
 
-def _poison(kernel: Kernel, block: Block, pfn: int, *, lost: bool) -> None:
-    """Mark a page; if the allocator loses it, what it held is lost too, or has moved to a free page."""
-    kernel.poisoned[pfn] = lost
+def _poison(kernel: Kernel, block: Block, pfn: int, use: Use | None) -> None:
+    """Mark a page, and take it out of the use that it can be taken from."""
+    kernel.poisoned[pfn] = use is not None
     block.nr_hwpoison += 1
-    if lost:
+    if use is not None:
         zone, extent = extent_of(kernel, block, pfn)
-        use = next(use for use in _LOSABLE if kernel.pages.get(extent, use))
         kernel.pages.add(zone.pages, extent, use, -1)
-
-
-def _is_kernel_page(kernel: Kernel, block: Block, pfn: int) -> bool:
-    """Boot reservations stand in block 0 and at the end of each other block that has any; memmaps at its start."""
-    offset = pfn - block.id * kernel.pages_per_block
-    if offset < block.vmemmap_pages or offset >= block.present_pages - block.unmanaged_pages:
-        return True
-    if block.id == 0 and block.unmanaged_pages:
-        return True
-    _, extent = extent_of(kernel, block, pfn)
-    return not kernel.pages.total(extent, _LOSABLE)
-
-
-def extent_of(kernel: Kernel, block: Block, pfn: int) -> tuple[Zone, int]:
-    """Zone and extent that count a page of an online block."""
-    if block.zone is not None:
-        return block.zone, block.extents[0]
-    zones = dict(zip(dict.fromkeys(zone for zone, _, _ in block.parts), block.extents, strict=True))
-    zone = next((zone for zone, first, last in block.parts if first <= pfn < last), block.parts[-1][0])
-    return zone, zones[zone]

@@ -7,6 +7,7 @@ Invariants (see check.py): a zone's present pages are those of the online blocks
 never exceeds present; a block's node is the node of its zone.
 """
 
+from collections import Counter
 from enum import Enum
 
 from attrs import define, field
@@ -248,6 +249,7 @@ class Workload:
         nr_pages: its size.
         node_id: the node it asked for, or None.
         from_pool: pages that were in a huge page pool before.
+        reserved: whether it holds huge pages for itself without using them yet.
     """
 
     name: str
@@ -256,6 +258,7 @@ class Workload:
     node_id: int | None
     movable: bool
     from_pool: int = 0
+    reserved: bool = False
 
 
 @define(eq=False)
@@ -287,10 +290,14 @@ class Kernel:
         groups: living memory groups.
         iomem: RAM resources, ascending.
         poisoned: poisoned pages by pfn, and whether the allocator lost them; it never had, say, reserved ones.
+        poisoned_elsewhere: poisoned pages that count although no block has them.
         gigantic: 1 GiB pages of all pools.
         workloads, faults: by name.
         balloon_compaction: whether pages of a balloon can migrate.
         cma_used: CMA pages in use.
+        hvo_boot_pages: memory map pages of boot memory that HVO has made ordinary ones.
+        hvo_given_back: memory map pages that HVO does without at the moment.
+        events: counters of /proc/vmstat that only grow.
         pages: what pages are used for.
         power: what was written to power/ files, by (device serial or root device, file name).
         next_serial: number of the next device; devices never share one.
@@ -312,11 +319,15 @@ class Kernel:
     notifier: Notifier = field(factory=Notifier)
     firmware: dict[int, tuple[int, int]] = field(factory=dict)
     poisoned: dict[int, bool] = field(factory=dict)
+    poisoned_elsewhere: int = 0
     gigantic: list[Gigantic] = field(factory=list)
     workloads: dict[str, Workload] = field(factory=dict)
     faults: dict[str, Fault] = field(factory=dict)
     balloon_compaction: bool = True
     cma_used: int = 0
+    hvo_boot_pages: int = 0
+    hvo_given_back: int = 0
+    events: Counter[str] = field(factory=Counter)
     pages: PageCounts = field(init=False)
     power: dict[tuple[str, str], str] = field(factory=dict)
     next_serial: int = 1

@@ -142,7 +142,7 @@ def system_items(kernel: Kernel, machine: Stats) -> dict[str, int]:
         "nr_dirty_threshold": dirtyable * _DIRTY_RATIO // PAGE_SIZE,
         "nr_dirty_background_threshold": dirtyable * _DIRTY_BACKGROUND_RATIO // PAGE_SIZE,
         "nr_memmap_pages": memmap * sum(not block.early for block in kernel.blocks.values()),
-        "nr_memmap_boot_pages": _boot_memmap_pages(kernel),
+        "nr_memmap_boot_pages": _boot_memmap_pages(kernel) - kernel.hvo_boot_pages,
     }
 
 

@@ -1,6 +1,7 @@
 """Workloads: something in the machine that uses memory, from when it is added until it is deleted.
 
 A workload is a promise over counts, not over pages: its pages move and mix with others of the same use.
+Memory to be pinned for long is first there like any other of a program; what lies in ZONE_MOVABLE then moves away.
 Source: the gfp masks of each kind's allocations; long-term pins leave ZONE_MOVABLE and CMA first
 (check_and_migrate_movable_pages, mm/gup.c).
 """
@@ -8,10 +9,12 @@ Source: the gfp masks of each kind's allocations; long-term pins leave ZONE_MOVA
 from attrs import frozen
 
 from memhpfs.errors import AlreadyExists, BadText, NoMemory, NoSuchDevice
-from memhpfs.kernel.alloc import MOVABLE_ALLOCATIONS, allocate, nodes_by_distance, release_pages
+from memhpfs.kernel.alloc import MOVABLE_ALLOCATIONS, allocate, nodes_by_distance, pages_in_movable, release_pages
+from memhpfs.kernel.dump import warn_alloc
 from memhpfs.kernel.geometry import PAGE_SIZE
-from memhpfs.kernel.hugetlb import GIGANTIC_PAGES, gigantic_pool, set_gigantic_pool
-from memhpfs.kernel.pages import HUGE_2M_PAGES, UNMOVABLE_USES, Use
+from memhpfs.kernel.hugetlb import GIGANTIC_PAGES
+from memhpfs.kernel.hugework import give_back_gigantic, give_back_huge_2m, take_gigantic, take_huge_2m
+from memhpfs.kernel.pages import HUGE_2M_PAGES, Use
 from memhpfs.kernel.state import Kernel, Workload
 from memhpfs.units import align_up
 
@@ -20,11 +23,12 @@ __all__ = ["KINDS", "Kind", "add_workload", "delete_workload"]
 
 @frozen
 class Kind:
-    """A kind of workload: the use its pages have, and whether it may say that they can move."""
+    """A kind of workload: the use its pages have, and whether they may be movable, or only reserved."""
 
     use: Use
     chunk: int = 1
     may_move: bool = False
+    may_reserve: bool = False
 
 
 KINDS: dict[str, Kind] = {
@@ -32,7 +36,7 @@ KINDS: dict[str, Kind] = {
     "file": Kind(Use.FILE),
     "shm": Kind(Use.SHM),
     "mlock": Kind(Use.MLOCK),
-    "hugetlb-2M": Kind(Use.HUGE_2M, HUGE_2M_PAGES),
+    "hugetlb-2M": Kind(Use.HUGE_2M, HUGE_2M_PAGES, may_reserve=True),
     "hugetlb-1G": Kind(Use.HUGE_1G, GIGANTIC_PAGES),
     "pinned": Kind(Use.PINNED, may_move=True),
     "slab": Kind(Use.SLAB),
@@ -44,7 +48,8 @@ KINDS: dict[str, Kind] = {
 
 
 def add_workload(
-    kernel: Kernel, name: str, kind: str, size_bytes: int, node_id: int | None = None, *, movable: bool = False
+    kernel: Kernel, name: str, kind: str, size_bytes: int, node_id: int | None = None, *, movable: bool = False,
+    reserved: bool = False,
 ) -> Workload:
     """Fill memory.
 
@@ -54,11 +59,12 @@ def add_workload(
         size_bytes: rounded up to whole pages of the kind.
         node_id: only this node; None: node 0 first, then by distance.
         movable: for `pinned`: a short-term pin, which may stand in ZONE_MOVABLE; for `balloon`: pages that can migrate.
+        reserved: for `hugetlb-2M`: pages of the pool are promised, and stay free until they are used.
 
     Raises:
         AlreadyExists: the name is taken.
         NoSuchDevice: no such node.
-        BadText: no such kind, or it cannot be movable.
+        BadText: no such kind, it cannot be movable or reserved, or balloons of both sorts.
         NoMemory: it does not fit; nothing was taken.
     """
     if name in kernel.workloads:
@@ -68,13 +74,17 @@ def add_workload(
     row = KINDS[kind]
     if movable and not row.may_move:
         raise BadText(f"kind {kind!r} cannot be movable; only pinned and balloon can")
+    if reserved and not row.may_reserve:
+        raise BadText(f"kind {kind!r} cannot be reserved; only hugetlb-2M can")
     if node_id is not None and node_id not in kernel.nodes:
         raise NoSuchDevice(f"node {node_id} does not exist")
     nr_pages = align_up(-(-size_bytes // PAGE_SIZE), row.chunk)
-    workload = Workload(name, kind, nr_pages, node_id, movable)
+    workload = Workload(name, kind, nr_pages, node_id, movable, reserved=reserved)
+    if any(other.kind == kind == "balloon" and other.movable != movable for other in kernel.workloads.values()):
+        raise BadText("a kernel has balloons with compaction or without, not both")
+    _take(kernel, workload, row, _nodes(kernel, node_id))
     if row.use is Use.BALLOON:
         kernel.balloon_compaction = movable
-    _take(kernel, workload, row, _nodes(kernel, node_id))
     kernel.workloads[name] = workload
     return workload
 
@@ -93,10 +103,11 @@ def delete_workload(kernel: Kernel, name: str) -> None:
     if row.use is Use.CMA:
         kernel.cma_used -= workload.nr_pages
     elif row.use is Use.HUGE_1G:
-        _give_back_gigantic(kernel, workload)
+        give_back_gigantic(kernel, workload)
+    elif row.use is Use.HUGE_2M:
+        give_back_huge_2m(kernel, workload, everywhere)
     else:
-        _return_to_pool(kernel, workload, everywhere)
-        release_pages(kernel, row.use, workload.nr_pages - workload.from_pool, everywhere)
+        _count_balloon(kernel, row, "balloon_deflate", release_pages(kernel, row.use, workload.nr_pages, everywhere))
 
 
 def _nodes(kernel: Kernel, node_id: int | None) -> list[int]:
@@ -115,48 +126,25 @@ def _take(kernel: Kernel, workload: Workload, row: Kind, nodes: list[int]) -> No
     if row.use is Use.CMA:
         _take_cma(kernel, wanted)
     elif row.use is Use.HUGE_1G:
-        _take_gigantic(kernel, workload, nodes)
+        take_gigantic(kernel, workload, nodes)
+    elif row.use is Use.HUGE_2M:
+        take_huge_2m(kernel, workload, nodes)
     else:
-        if row.use is Use.HUGE_2M:
-            workload.from_pool = _take_from_pool(kernel, wanted, nodes)
-            wanted -= workload.from_pool
         movable = row.use in MOVABLE_ALLOCATIONS or workload.movable
-        found = allocate(kernel, row.use, wanted, nodes, movable=movable, chunk=row.chunk)
+        away = pages_in_movable(kernel, wanted, nodes) if row.use is Use.PINNED and not movable else 0
+        found = allocate(kernel, row.use, wanted, nodes, movable=movable)
+        kernel.events["pgmigrate_success" if found == wanted else "pgmigrate_fail"] += away
+        _count_balloon(kernel, row, "balloon_inflate", found)
         if found < wanted:
-            release_pages(kernel, row.use, found, nodes)
-            _return_to_pool(kernel, workload, nodes)
-            _log_failure(kernel, row, movable)
+            _count_balloon(kernel, row, "balloon_deflate", release_pages(kernel, row.use, found, nodes))
+            if not movable:
+                warn_alloc(kernel, workload.name, "page allocation failure", "kernel")
             raise NoMemory(f"{workload.nr_pages * PAGE_SIZE} bytes of {workload.kind} do not fit")
 
 
-def _log_failure(kernel: Kernel, row: Kind, movable: bool) -> None:
-    """Linux: warn_alloc; told for kernel allocations, which fail while ZONE_MOVABLE may have room."""
-    if row.use in UNMOVABLE_USES or not movable:
-        free = sum(z.pages.totals[Use.FREE] for n in kernel.nodes.values() for z in n.zones.values() if z.movable)
-        kernel.journal.log("allocation-failure", movable_free=free)
-
-
-def _take_from_pool(kernel: Kernel, wanted: int, nodes: list[int]) -> int:
-    """Use free 2 MiB pages of the pool; how many pages that were."""
-    left = wanted
-    for node_id in nodes:
-        for zone in kernel.nodes[node_id].zones.values():
-            for extent in zone.pages.extents if zone.pages.totals[Use.HUGE_2M_FREE] else ():
-                found = min(left, kernel.pages.get(extent, Use.HUGE_2M_FREE))
-                kernel.pages.convert(zone.pages, extent, Use.HUGE_2M_FREE, Use.HUGE_2M, found)
-                left -= found
-    return wanted - left
-
-
-def _return_to_pool(kernel: Kernel, workload: Workload, nodes: list[int]) -> None:
-    """Give what came from the pool back to it."""
-    left, workload.from_pool = workload.from_pool, 0
-    for node_id in nodes:
-        for zone in kernel.nodes[node_id].zones.values():
-            for extent in zone.pages.extents if left else ():
-                found = min(left, kernel.pages.get(extent, Use.HUGE_2M))
-                kernel.pages.convert(zone.pages, extent, Use.HUGE_2M, Use.HUGE_2M_FREE, found)
-                left -= found
+def _count_balloon(kernel: Kernel, row: Kind, event: str, nr_pages: int) -> None:
+    if row.use is Use.BALLOON:
+        kernel.events[event] += nr_pages
 
 
 def _take_cma(kernel: Kernel, wanted: int) -> None:
@@ -165,32 +153,3 @@ def _take_cma(kernel: Kernel, wanted: int) -> None:
         raise NoMemory(f"{wanted * PAGE_SIZE} bytes do not fit into CMA, which has "
                        f"{(total - kernel.cma_used) * PAGE_SIZE} left")
     kernel.cma_used += wanted
-
-
-def _take_gigantic(kernel: Kernel, workload: Workload, nodes: list[int]) -> None:
-    """Use free gigantic pages of the pools, growing them where memory allows."""
-    wanted = workload.nr_pages // GIGANTIC_PAGES
-    before = {node_id: gigantic_pool(kernel, node_id)[0] for node_id in nodes}
-    for node_id in nodes:
-        free = sum(gigantic_pool(kernel, n)[1] for n in nodes)
-        set_gigantic_pool(kernel, node_id, before[node_id] + max(0, wanted - free))
-    free_pages = [page for page in kernel.gigantic if not page.used and page.node_id in before]
-    if len(free_pages) < wanted:
-        for node_id, total in before.items():
-            set_gigantic_pool(kernel, node_id, total)
-        raise NoMemory(f"no {wanted} free gigantic pages")
-    workload.from_pool = sum(before.values()) * GIGANTIC_PAGES
-    for page in free_pages[:wanted]:
-        page.used = True
-
-
-def _give_back_gigantic(kernel: Kernel, workload: Workload) -> None:
-    """Free its gigantic pages, and shrink the pools to what they were."""
-    left = workload.nr_pages // GIGANTIC_PAGES
-    for page in [page for page in kernel.gigantic if page.used][:left]:
-        page.used = False
-    pool = workload.from_pool // GIGANTIC_PAGES
-    for node_id in kernel.nodes:
-        total, _ = gigantic_pool(kernel, node_id)
-        set_gigantic_pool(kernel, node_id, max(0, min(total, pool)))
-        pool = max(0, pool - total)

@@ -102,6 +102,9 @@ _TABLES = (NodeTable, RamTable, DimmTable, WorkloadTable, TimingTable, MachineFi
 _WORDS: dict[type, str] = {str: "a string", int: "an integer", bool: "true or false"}
 #: Where both forms of boot RAM meet: `ram = "6G"` stays `ram`, `[[ram]]` is read as this.
 _RANGES = "ram-ranges"
+#: So much of a value is repeated in an error.
+_SAID = 60
+_ARRAYS = ("node", "ram", "dimm", "workload")
 
 
 def _key(item: "Attribute[Any]") -> str:
@@ -122,6 +125,9 @@ def structure(data: dict[str, Any], where: str) -> MachineFile:
     for name, what in RESERVED.items():
         if name in tables:
             raise UserError(f"{where}: {name}: this version does not have {what}", exit_code=2)
+    for name in _ARRAYS:
+        if isinstance(tables.get(name), dict):
+            raise UserError(f"{where}: {name}: must be an array of tables; write [[{name}]]", exit_code=2)
     if isinstance(tables.get("ram"), list):
         tables[_RANGES] = tables.pop("ram")
     try:
@@ -185,7 +191,8 @@ def _first_mistake(error: BaseException, path: str) -> tuple[str, str]:
         return _first_mistake(inner, f"{path}[{item.index}]")
     if isinstance(error, ForbiddenExtraKeysError):
         key = sorted(error.extra_fields)[0]
-        return f"{path}.{key}" if path else key, _unknown(key, error.cl)
+        shown = key if key.isprintable() and len(key) < _SAID else _say(key)
+        return f"{path}.{shown}" if path else shown, _unknown(key, error.cl)
     if isinstance(error, KeyError):
         return path, "is missing"
     if isinstance(error, TypeError):
@@ -201,4 +208,5 @@ def _unknown(key: str, table: type) -> str:
 
 
 def _say(value: Any) -> str:
-    return f"{value!r}"[:60]
+    """A value as the file may have it, cut where it is long."""
+    return f"{value!r}"[:_SAID] if not isinstance(value, bool) else str(value).lower()

@@ -65,10 +65,10 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Machine:
     name, text = source_text(name_or_path)
     where = name_or_path if name_or_path != name else f"preset {name}"
     data = _parse(text, where)
-    for override in overrides:
-        key, value = _override(override)
-        data[key] = value
-        where = f"{where} with --set {override}" if " with --set " not in where else where
+    if overrides:
+        data |= dict(map(_override, overrides))
+        where = f"{where} with {' '.join(f'--set {override}' for override in overrides)}"
+    _check_numbers(data, where)
     # cattrs takes a while to import: only whoever loads a machine pays.
     from memhpfs.machine.file import structure
     from memhpfs.machine.resolve import resolve
@@ -83,6 +83,21 @@ def _parse(text: str, where: str) -> dict[str, Any]:
         raise UserError(f"{where}: not TOML: {error}", exit_code=2) from None
     except RecursionError:
         raise UserError(f"{where}: not TOML: nested too deeply", exit_code=2) from None
+    except ValueError:
+        # Python refuses to convert thousands of digits.
+        raise UserError(f"{where}: not TOML: a number has too many digits", exit_code=2) from None
+
+
+def _check_numbers(data: object, where: str, path: str = "") -> None:
+    """No number is beyond what TOML promises to hold."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            _check_numbers(value, where, f"{path}.{key}" if path else key)
+    elif isinstance(data, list):
+        for index, value in enumerate(data):
+            _check_numbers(value, where, f"{path}[{index}]")
+    elif isinstance(data, int) and not -1 << 63 <= data < 1 << 63:
+        raise UserError(f"{where}: {path}: a number in TOML has at most 64 bits", exit_code=2)
 
 
 def _override(text: str) -> tuple[str, Any]:
@@ -92,7 +107,7 @@ def _override(text: str) -> tuple[str, Any]:
         raise UserError(f"--set {text}: must be KEY=VALUE, e.g. --set slots=4", exit_code=2)
     try:
         parsed = tomllib.loads(f"value = {value}")
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return key, value
     if parsed.keys() != {"value"} or (key in _STRINGS and not isinstance(parsed["value"], str)):
         return key, value

@@ -5,6 +5,7 @@ Everything that Linux or QEMU would refuse, or silently lose, is refused here wi
 
 import difflib
 import re
+from collections.abc import Container
 from itertools import pairwise
 from typing import NoReturn
 
@@ -17,7 +18,7 @@ from memhpfs.machine.cmdline import parse_cmdline
 from memhpfs.machine.description import Dimm, Filling, Machine, installed_bytes
 from memhpfs.machine.file import MachineFile, NodeTable
 from memhpfs.machine.layout import hotplug_base_of, qemu_ram
-from memhpfs.units import GIB, TIB, align_up, format_size
+from memhpfs.units import GIB, MIB, TIB, align_up, format_size
 
 __all__ = ["cpu_list", "resolve"]
 
@@ -26,6 +27,8 @@ _MAX_NODE, _MAX_SLOTS, _MAX_CPU = 1023, 256, 8191
 #: What 46 bits of physical addresses reach.
 _MAX_ADDRESS = 64 * TIB
 _PAGE = 4096
+#: Kinds of RAM in which nothing is free.
+_FIXED = (RamKind.UNMOVABLE.value, RamKind.CMA.value)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _CPU_RANGE = re.compile(r"([0-9]+)(?:-([0-9]+))?")
 
@@ -43,7 +46,13 @@ class _Check:
         if value not in allowed:
             near = difflib.get_close_matches(value, allowed, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            self.fail(key, f"{value!r} is not known; allowed are {', '.join(allowed)}{hint}")
+            self.fail(key, f"{value!r:.60} is not known; allowed are {', '.join(allowed)}{hint}")
+
+    def new_name(self, key: str, name: str, taken: Container[str]) -> None:
+        if not _NAME.fullmatch(name):
+            self.fail(key, f"{name!r:.60} must be letters, digits, '-', '.' and '_', and begin with a letter")
+        if name in taken:
+            self.fail(key, f"{name!r:.60} is there already")
 
     def between(self, key: str, value: int, low: int, high: int) -> None:
         if not low <= value <= high:
@@ -62,6 +71,10 @@ def resolve(file: MachineFile, name: str, explain: str, where: str) -> Machine:
     for key, words in (("with", file.with_), ("without", file.without)):
         for index, word in enumerate(words):
             check.word(f"{key}[{index}]", word, list(OPTIONAL_FILES))
+            if word in file.with_ and word in file.without:
+                check.fail(f"{key}[{index}]", f"{word!r} stands in both with and without")
+    if not file.cmdline.isprintable():
+        check.fail("cmdline", "must be one line without control characters")
     nodes, ram = _nodes(check, file), _ram(check, file)
     spec = _spec(check, file, nodes, ram)
     return _hardware(check, file, name, explain, spec)
@@ -124,9 +137,9 @@ def _ram(check: _Check, file: MachineFile) -> tuple[RamRange, ...]:
         if file.ram or of_nodes:
             check.fail("ram", "give either [[ram]] ranges, or sizes with ram = and [[node]] ram =, not both")
         return _ranges(check, file)
-    total = file.ram.bytes if file.ram else sum(size.bytes for _, size in of_nodes) or _DEFAULT_RAM
+    given = sum(size.bytes for _, size in of_nodes)
+    total = file.ram.bytes if file.ram else given if of_nodes else _DEFAULT_RAM
     if of_nodes:
-        given = sum(size.bytes for _, size in of_nodes)
         if given != total:
             check.fail("ram", f"{format_size(total)} is not what the nodes add up to, {format_size(given)}")
         sizes = [(node_id, size.bytes) for node_id, size in of_nodes]
@@ -150,13 +163,17 @@ def _ranges(check: _Check, file: MachineFile) -> tuple[RamRange, ...]:
         if table.node not in known:
             check.fail(f"{key}.node", f"node {table.node} has no [[node]]; known are {sorted(known)}")
         check.word(f"{key}.kind", table.kind, [kind.value for kind in RamKind])
+        if table.kind in _FIXED and table.start.bytes < MIB:
+            check.fail(f"{key}.start", f"{table.start.bytes:#x} must be {MIB:#x} or more for {table.kind}: "
+                       "firmware keeps the first MiB")
         found.append(RamRange(table.start.bytes, table.end.bytes, table.node, RamKind(table.kind)))
     found.sort(key=lambda item: item.start)
     for left, right in pairwise(found):
         if left.end > right.start:
             check.fail("ram", f"{left.start:#x}-{left.end:#x} overlaps {right.start:#x}-{right.end:#x}")
-    if sum(item.end // _PAGE - -(-item.start // _PAGE) for item in found) * _PAGE < 1 << 24:
-        check.fail("ram", "the ranges hold less than 16M, too little for a kernel")
+    free = [item for item in found if item.kind.value not in _FIXED and item.kind is not RamKind.RESERVED]
+    if sum(item.end // _PAGE - -(-item.start // _PAGE) for item in free) * _PAGE < 1 << 24:
+        check.fail("ram", "the ranges of kind normal and movable hold less than 16M, too little for a kernel")
     return tuple(found)
 
 
@@ -179,16 +196,17 @@ def _spec(check: _Check, file: MachineFile, nodes: tuple[NodeSpec, ...], ram: tu
 
 def _hardware(check: _Check, file: MachineFile, name: str, explain: str, spec: Spec) -> Machine:
     ram_bytes = installed_bytes(spec.ram)
-    maxmem = file.maxmem.bytes if file.maxmem else max(_DEFAULT_MAXMEM, align_up(2 * ram_bytes, GIB))
-    base = file.hotplug_base.bytes if file.hotplug_base else hotplug_base_of(spec.ram)
+    block_size = spec.block_size_bytes or block_size_of(ARCHES[spec.arch], spec.ram)
+    base = file.hotplug_base.bytes if file.hotplug_base else align_up(hotplug_base_of(spec.ram), block_size)
+    if base % block_size or not spec.ram[-1].end <= base < spec.max_address:
+        check.fail("hotplug-base", f"{base:#x} must lie above boot RAM and below {format_size(_MAX_ADDRESS)}, on a "
+                   f"multiple of the block size {format_size(block_size)}")
+    roomy = min(max(_DEFAULT_MAXMEM, align_up(2 * ram_bytes, GIB)), ram_bytes + spec.max_address - base)
+    maxmem = file.maxmem.bytes if file.maxmem else roomy
     check.between("slots", file.slots, 0, _MAX_SLOTS)
     if maxmem < ram_bytes:
         check.fail("maxmem", f"{format_size(maxmem)} is less than the boot RAM, {format_size(ram_bytes)}")
-    block_size = spec.block_size_bytes or block_size_of(ARCHES[spec.arch], spec.ram)
-    if base % block_size or base < spec.ram[-1].end:
-        check.fail("hotplug-base", f"{base:#x} must lie above boot RAM, on a multiple of the block size "
-                   f"{format_size(block_size)}")
-    if base + maxmem > spec.max_address:
+    if base + maxmem - ram_bytes > spec.max_address:
         check.fail("maxmem", f"{format_size(maxmem)} does not fit below the addressable {format_size(_MAX_ADDRESS)}")
     dimms = _dimms(check, file, spec, maxmem - ram_bytes, block_size)
     return Machine(name, explain, spec, file.slots, maxmem, base, dimms, _fillings(check, file, spec))
@@ -198,8 +216,7 @@ def _fillings(check: _Check, file: MachineFile, spec: Spec) -> tuple[Filling, ..
     found: dict[str, Filling] = {}
     for index, table in enumerate(file.workload):
         key = f"workload[{index}]"
-        if not _NAME.fullmatch(table.id) or table.id in found:
-            check.fail(f"{key}.id", f"{table.id!r} must be a new name of letters, digits, '-', '.' and '_'")
+        check.new_name(f"{key}.id", table.id, found)
         check.word(f"{key}.kind", table.kind, list(KINDS))
         if table.node is not None and table.node not in {node.id for node in spec.nodes}:
             check.fail(f"{key}.node", f"node {table.node} has no [[node]]")
@@ -221,8 +238,7 @@ def _dimms(check: _Check, file: MachineFile, spec: Spec, room: int, block_size: 
         check.fail("dimm", f"{len(file.dimm)} DIMMs for {file.slots} slots; raise slots")
     for index, table in enumerate(file.dimm):
         key = f"dimm[{index}]"
-        if not _NAME.fullmatch(table.id) or table.id in names:
-            check.fail(f"{key}.id", f"{table.id!r} must be a new name of letters, digits, '-', '.' and '_'")
+        check.new_name(f"{key}.id", table.id, names)
         names.add(table.id)
         if not table.size.bytes or table.size.bytes % block_size:
             check.fail(f"{key}.size", f"{format_size(table.size.bytes)} must be a multiple of the block size, "

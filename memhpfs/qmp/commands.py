@@ -40,11 +40,11 @@ def _object_del(hardware: Hardware, args: Args) -> Any:
 def _device_add(hardware: Hardware, args: Args) -> Any:
     if args["driver"] != "pc-dimm":
         raise QmpError(f"'{args['driver']}' is not a valid device model name")
-    if not 0 <= args.get("node", 0) < 1 << 32:
-        raise QmpError("Parameter 'node' expects uint32_t")
-    if "memdev" not in args:
+    if not args.get("memdev"):
         raise QmpError("'memdev' property must be set")
-    hardware.add_dimm(args.get("id"), args["memdev"], args.get("node", 0), args.get("addr"), args.get("slot"))
+    slot = args.get("slot", -1)
+    hardware.add_dimm(args.get("id"), args["memdev"], args.get("node", 0), args.get("addr") or None,
+                      slot if slot != -1 else None)
     return {}
 
 
@@ -80,16 +80,20 @@ def _query_memdev(hardware: Hardware, args: Args) -> Any:
 
 
 def _qom_get(hardware: Hardware, args: Args) -> Any:
-    properties = _info(hardware.device(args["path"]))
-    if args["property"] not in properties:
+    properties = _info(hardware.device(args["path"])) | {"type": "pc-dimm", "realized": True}
+    if args["property"] not in properties or args["property"] == "id":
         raise QmpError(f"Property 'pc-dimm.{args['property']}' not found")
     return properties[args["property"]]
 
 
 def _qom_set(hardware: Hardware, args: Args) -> Any:
-    _qom_get(hardware, {"path": args["path"], "property": args["property"]})
-    raise QmpError(f"Attempt to set property '{args['property']}' on device "
-                   f"'{hardware.device(args['path']).id}' (type 'pc-dimm') after it was realized")
+    name = args["property"]
+    _qom_get(hardware, {"path": args["path"], "property": name})
+    if name not in ("addr", "memdev", "node", "slot"):
+        raise QmpError(f"Property 'pc-dimm.{name}' is not writable")
+    link = "link " if name == "memdev" else ""
+    raise QmpError(f"Attempt to set {link}property '{name}' on device '{hardware.device(args['path']).id}' "
+                   "(type 'pc-dimm') after it was realized")
 
 
 def _quit(hardware: Hardware, args: Args) -> Any:
@@ -112,13 +116,13 @@ COMMANDS: dict[str, Command] = {
     "object-del": Command("Delete a memory backend.", _object_del, _ID),
     "device_add": Command("Plug a DIMM.", _device_add, {
         "driver": Argument("text"), "id": Argument("id", required=False), "memdev": Argument("text", required=False),
-        "node": Argument("number", required=False), "addr": Argument("number", required=False),
-        "slot": Argument("number", required=False),
-    }, "Property 'pc-dimm.{}' not found"),
+        "node": Argument("uint32_t", required=False), "addr": Argument("uint64_t", required=False),
+        "slot": Argument("int32_t", required=False),
+    }, "Property 'pc-dimm.{}' not found", skips=(type(None), list, dict)),
     "device_del": Command("Ask the guest to give a DIMM back.", _device_del, _ID),
     "qom-get": Command("Read a property of a device.", _qom_get, {"path": Argument(), "property": Argument()}),
     "qom-set": Command("Write a property of a device.", _qom_set,
-                       {"path": Argument(), "property": Argument(), "value": Argument(int)}),
+                       {"path": Argument(), "property": Argument(), "value": Argument(object)}),
     "query-memory-devices": Command("List plugged memory.", _query_memory_devices),
     "query-memory-size-summary": Command("Boot RAM and plugged memory, in bytes.", _query_memory_size_summary),
     "query-memdev": Command("List memory backends.", _query_memdev),

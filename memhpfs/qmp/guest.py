@@ -26,7 +26,7 @@ def _workload_add(hardware: Hardware, args: Args) -> Any:
     if not _NAME.fullmatch(args["id"]):
         raise QmpError(f"Parameter 'id' expects an identifier, not {args['id']!r}")
     add_workload(hardware.kernel, args["id"], args["kind"], args["size"], args.get("node"),
-                 movable=args.get("movable", False))
+                 movable=args.get("movable", False), reserved=args.get("reserved", False))
     return {}
 
 
@@ -39,7 +39,7 @@ def _query_workloads(hardware: Hardware, args: Args) -> Any:
     return [
         {"id": item.name, "kind": item.kind, "size": item.nr_pages * PAGE_SIZE, "movable": item.movable,
          **({} if item.node_id is None else {"node": item.node_id})}
-        for item in hardware.kernel.workloads.values()
+        for item in hardware.kernel.workloads.values() if args.get("id", item.name) == item.name
     ]
 
 
@@ -65,7 +65,7 @@ def _query_faults(hardware: Hardware, args: Args) -> Any:
         {"id": fault.name, "op": fault.operation, "errno": errno_spelled(fault.errno),
          **({} if fault.block_id is None else {"block": fault.block_id}),
          **({} if fault.count is None else {"count": fault.count})}
-        for fault in hardware.kernel.faults.values()
+        for fault in hardware.kernel.faults.values() if args.get("id", fault.name) == fault.name
     ]
 
 
@@ -97,19 +97,20 @@ def _block(hardware: Hardware, block: Block) -> dict[str, Any]:
 
 
 _ID = {"id": Argument()}
+_FILTER = {"id": Argument(required=False)}
 GUEST_COMMANDS: dict[str, Command] = {
     "x-workload-add": Command("Fill memory with something.", _workload_add, {
         "id": Argument(), "kind": Argument(), "size": Argument("size"), "node": Argument(int, required=False),
-        "movable": Argument(bool, required=False),
+        "movable": Argument(bool, required=False), "reserved": Argument(bool, required=False),
     }),
     "x-workload-del": Command("Free what a workload holds.", _workload_del, _ID),
-    "x-query-workloads": Command("List workloads.", _query_workloads),
+    "x-query-workloads": Command("List workloads.", _query_workloads, _FILTER),
     "x-fault-add": Command("Make operations fail.", _fault_add, {
         "id": Argument(), "op": Argument(), "errno": Argument(), "block": Argument(int, required=False),
         "count": Argument(int, required=False),
     }),
     "x-fault-del": Command("Take a fault back.", _fault_del, _ID),
-    "x-query-faults": Command("List faults.", _query_faults),
+    "x-query-faults": Command("List faults.", _query_faults, _FILTER),
     "x-query-blocks": Command("What is in each memory block.", _query_blocks),
     "x-query-kernel-log": Command("The end of the kernel's log.", _query_kernel_log),
 }

@@ -186,11 +186,11 @@ class Hardware:
     ) -> DimmDevice:
         if name is not None and name in [device.id for device in self.devices]:
             raise QmpError(f"Duplicate device ID '{name}'")
-        backend = self.backends.get(backend_name)
+        backend = self.backends.get(backend_name.removeprefix("/objects/"))
         if backend is None:
             raise QmpError(f"Device '{backend_name}' not found", "DeviceNotFound")
         if backend.in_use:
-            raise QmpError(f"can't use already busy memdev: {backend_name}")
+            raise QmpError(f"can't use already busy memdev: {backend.id}")
         if node_id not in self.kernel.nodes:
             raise QmpError(f"'DIMM property node has value {node_id}' which exceeds the number of numa nodes: "
                            f"{len(self.kernel.nodes)}")

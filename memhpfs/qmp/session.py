@@ -4,7 +4,8 @@ Source: QEMU's monitor/qmp.c, qapi/qmp-dispatch.c and docs/interop/qmp-spec.
 """
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from attrs import define, field
@@ -19,6 +20,7 @@ __all__ = ["MAX_REQUEST_BYTES", "Session"]
 
 #: Longest request that is taken.
 MAX_REQUEST_BYTES = 1 << 20
+_MAX_DIGITS = 100
 
 Reply = dict[str, Any]
 
@@ -28,10 +30,12 @@ class Session:
     """One client.
 
     Attributes:
+        on_bug: told of what a command should never raise, which the client gets as an error; None: it is raised.
         negotiated: it has sent qmp_capabilities, and gets events from now on.
     """
 
     hardware: Hardware
+    on_bug: Callable[[str, Exception], None] | None = None
     negotiated: bool = False
     _out_of_band: bool = field(default=False, init=False)
     _frames: Frames = field(factory=Frames, init=False)
@@ -58,7 +62,8 @@ class Session:
         if not line.strip():
             return None
         try:
-            request = json.loads(line, object_pairs_hook=_object)
+            request = json.loads(line, object_pairs_hook=_object, parse_int=_int, parse_float=_float,
+                                 parse_constant=_float)
         except (ValueError, RecursionError) as error:
             return _error(QmpError(f"JSON parse error, {_reason(error)}"))
         reply = self._dispatch(request)
@@ -73,6 +78,11 @@ class Session:
             return _error(error)
         except SysError as error:
             return _error(QmpError(error.reason))
+        except Exception as error:
+            if self.on_bug is None:
+                raise
+            self.on_bug("QMP", error)
+            return _error(QmpError("a bug in memhpfs; the machine is tainted"))
 
     def _execute(self, request: Any) -> Any:
         if not isinstance(request, dict):
@@ -120,6 +130,21 @@ def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
     return "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+
+
+def _int(text: str) -> int:
+    """A number of JSON; Python refuses to convert thousands of digits."""
+    if len(text) > _MAX_DIGITS:
+        raise ValueError("a number has too many digits")
+    return int(text)
+
+
+def _float(text: str) -> float:
+    """A number of JSON, which has none like NaN and Infinity."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no number")
+    return number
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any
 
 from memhpfs.kernel.geometry import PAGE_SIZE
 from memhpfs.kernel.journal import LogRecord
+from memhpfs.sysfs.node import bitmap_list
+from memhpfs.units import KIB
 
 __all__ = ["line"]
 
@@ -23,17 +25,26 @@ def _pfn_range(values: Values) -> str:
     return _range({"start": start, "end": start + values["nr_pages"] * PAGE_SIZE})
 
 
-#: How many references and mappings a page has that is used for something, and its flags by bit.
-_PAGES: dict[str, tuple[int, int, str, dict[int, str]]] = {
-    "RESERVED": (1, 0, "", {13: "reserved"}),
-    "ANON": (2, 1, "anon ", {3: "uptodate", 4: "dirty", 11: "owner_2", 17: "swapbacked"}),
-    "MLOCK": (2, 1, "anon ", {3: "uptodate", 4: "dirty", 11: "owner_2", 17: "swapbacked", 18: "unevictable",
-                              19: "mlocked"}),
-    "PINNED": (1026, 1, "anon ", {3: "uptodate", 4: "dirty", 11: "owner_2", 17: "swapbacked"}),
-    "FILE": (3, 0, "", {3: "uptodate"}),
-    "SHM": (3, 0, "", {3: "uptodate", 4: "dirty", 17: "swapbacked"}),
+_ANON = ("uptodate", "dirty", "owner_2", "swapbacked")
+#: How many references and mappings a page has that is used for something, and its flags.
+_PAGES: dict[str, tuple[int, int, str, tuple[str, ...]]] = {
+    "RESERVED": (1, 0, "", ("reserved",)),
+    "SLAB": (1, 0, "", ("slab",)),
+    "ANON": (2, 1, "anon ", _ANON),
+    "MLOCK": (2, 1, "anon ", (*_ANON, "unevictable", "mlocked")),
+    "PINNED": (1026, 1, "anon ", _ANON),
+    "FILE": (3, 0, "", ("uptodate",)),
+    "SHM": (3, 0, "", ("uptodate", "dirty", "swapbacked")),
+    "HUGE_2M": (2, 1, "", ("uptodate", "head")),
+    "HUGE_1G": (2, 1, "", ("uptodate", "head")),
 }
-_PLAIN_PAGE: tuple[int, int, str, dict[int, str]] = (1, 0, "", {})
+_PLAIN_PAGE: tuple[int, int, str, tuple[str, ...]] = (1, 0, "", ())
+#: Flags by name; those that a kernel does not have are left out.
+_BITS = {"uptodate": 3, "dirty": 4, "head": 6, "owner_2": 11, "reserved": 13, "swapbacked": 17, "unevictable": 18,
+         "mlocked": 19}
+_OLD_BITS = {"uptodate": 2, "dirty": 3, "slab": 9, "reserved": 12, "head": 16, "swapbacked": 19, "unevictable": 20,
+             "mlocked": 21}
+_PAGE_TYPES = {"SLAB": "f5(slab)", "PAGETABLES": "f2(table)", "HUGE_2M": "f4(hugetlb)", "HUGE_1G": "f4(hugetlb)"}
 #: Where the other parts of a page's flags stand: the last CPU (none), the zone, the node.
 _LAST_CPU, _ZONE_SHIFT, _NODE_SHIFT = 0x1FFFFF << 30, 51, 54
 
@@ -47,11 +58,28 @@ def _page(values: Values) -> str:
 
 
 def _page_flags(values: Values) -> str:
-    _, _, kind, names = _PAGES.get(values["use"], _PLAIN_PAGE)
-    bits = sum(1 << bit for bit in names) | _LAST_CPU | values["zone"] << _ZONE_SHIFT | values["node"] << _NODE_SHIFT
-    words = [*(["|".join(names.values())] if names else []), f"node={values['node']}", f"zone={values['zone']}",
-             "lastcpupid=0x1fffff"]
-    return f"{kind}flags: {bits:#x}({'|'.join(words)})"
+    return f"{_PAGES.get(values['use'], _PLAIN_PAGE)[2]}flags: {_flags(values)}"
+
+
+def _flags(values: Values) -> str:
+    _, _, _, flags = _PAGES.get(values["use"], _PLAIN_PAGE)
+    known = _OLD_BITS if values["old"] else _BITS
+    names = [name for name in flags if name in known]
+    bits = sum(1 << known[name] for name in names)
+    bits |= _LAST_CPU | values["zone"] << _ZONE_SHIFT | values["node"] << _NODE_SHIFT
+    words = [*names, f"node={values['node']}", f"zone={values['zone']}", "lastcpupid=0x1fffff"]
+    return f"{bits:#x}({'|'.join(words)})"
+
+
+#: Flags of allocations: of the kernel's own, and of memory maps.
+_GFP = {"kernel": "0xcc0(GFP_KERNEL)", "retry": "0x4cc0(GFP_KERNEL|__GFP_RETRY_MAYFAIL)"}
+
+
+def _zone_free(values: Values) -> str:
+    """The parts of show_free_areas that tell how scarce memory is."""
+    parts = (f"{name}:{values[name] * PAGE_SIZE // KIB}kB" for name in ("free", "min", "low", "high", "present",
+                                                                        "managed"))
+    return f"Node {values['node']} {values['zone']} {' '.join(parts)}"
 
 
 _LINES: dict[str, tuple[str, Callable[[Values], str]]] = {
@@ -68,18 +96,27 @@ _LINES: dict[str, tuple[str, Callable[[Values], str]]] = {
     "acpi-offline-failed": ("warning", lambda v: f"memory memory{v['block_id']}: Offline failed."),
     "page": ("warning", _page),
     "page-flags": ("warning", _page_flags),
-    "page-type": ("warning", lambda v: "page_type: f5(slab)"),
+    "page-type": ("warning", lambda v: f"page_type: {_PAGE_TYPES[v['use']]}"),
     "page-dumped": ("warning", lambda v: f"page dumped because: {v['why']}"),
     "migration-failed": ("warning", lambda v: f"migrating pfn {v['pfn']:x} failed ret:{v['ret']}"),
     "injecting-error": ("info", lambda v: f"Injecting error ({v['error']}) to {v['action']}"),
     "soft-offline-again": ("info", lambda v: f"Soft offline: {v['pfn']:#x}: page already poisoned"),
+    "soft-offline-failed": ("info", lambda v: f"Soft offline: {v['pfn']:#x}: {'hugepage' if v['huge'] else 'page'} "
+                            f"migration failed -16, type {_flags(v)}"),
     "memory-failure": ("err", lambda v: f"Memory failure: {v['pfn']:#x}: "
                        f"recovery action for {v['what']}: {v['result']}"),
     "memory-failure-outside": ("err", lambda v: f"Memory failure: {v['pfn']:#x}: memory outside kernel control"),
     "memory-failure-unhandlable": ("err", lambda v: f"Memory failure: {v['pfn']:#x}: unhandlable page."),
-    "allocation-failure": ("warning", lambda v: "page allocation failure: order:0, mode:0xcc0(GFP_KERNEL), "
-                           f"nodemask=(null); {v['movable_free']} pages are free in zone Movable"),
-    "zonelists-built": ("info", lambda v: f"Built {v['nodes']} zonelists, mobility grouping on."),
+    "allocation-failure": ("warning", lambda v: f"{v['who']}: {v['what']}: order:{v['order']}, "
+                           f"mode:{_GFP[v['gfp']]}, nodemask=(null),cpuset=/,mems_allowed={bitmap_list(v['nodes'])}"),
+    "mem-info": ("warning", lambda v: "Mem-Info:"),
+    "zone-free": ("warning", _zone_free),
+    "fallback-order": ("info", lambda v: f"Fallback order for Node {v['node']}: "
+                       + "".join(f"{node} " for node in v["order"])),
+    "zonelists-built": ("info", lambda v: f"Built {v['nodes']} zonelists, mobility grouping on.  "
+                        f"Total pages: {v['pages']}"),
+    "policy-zone": ("info", lambda v: f"Policy zone: {v['zone']}"),
+    "demotion-targets": ("info", lambda v: f"Demotion targets for Node {v['node']}: null"),
     "synth-uevent": ("warning", lambda v: f"synth uevent: {v['devpath']}: {v['reason']}"),
     "synth-uevent-failed": ("err", lambda v: f"{v['device']}: uevent: failed to send synthetic uevent: -22"),
 }

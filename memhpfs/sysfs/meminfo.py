@@ -6,7 +6,7 @@ Source: meminfo_proc_show (fs/proc/meminfo.c), hugetlb_report_meminfo (mm/hugetl
 
 from memhpfs.kernel.directmap import direct_map
 from memhpfs.kernel.geometry import PAGE_SIZE
-from memhpfs.kernel.hugetlb import pool_2m
+from memhpfs.kernel.hugetlb import pool_2m, reserved_2m
 from memhpfs.kernel.pages import HUGE_2M_PAGES
 from memhpfs.kernel.state import Kernel
 from memhpfs.kernel.stats import (
@@ -99,7 +99,7 @@ def _machine_values(kernel: Kernel, machine: Stats) -> dict[str, int]:
         "Committed_AS": committed(machine),
         "VmallocUsed": machine["nr_vmalloc"],
         "Percpu": percpu_pages(kernel),
-        "HardwareCorrupted": len(kernel.poisoned),
+        "HardwareCorrupted": len(kernel.poisoned) + kernel.poisoned_elsewhere,
         "CmaTotal": sum(zone.cma_pages for node in kernel.nodes.values() for zone in node.zones.values()),
         "CmaFree": machine["nr_free_cma"],
     }
@@ -112,6 +112,7 @@ def _hugetlb_values(kernel: Kernel) -> dict[str, int]:
     return {
         "HugePages_Total": sum(total for total, _ in pools),
         "HugePages_Free": sum(free for _, free in pools),
+        "HugePages_Rsvd": reserved_2m(kernel),
         "Hugepagesize": HUGE_2M_PAGES * _KIB_PER_PAGE,
         "Hugetlb": hugetlb_pages(kernel) * _KIB_PER_PAGE,
     }

@@ -1,6 +1,6 @@
 """/proc/vmstat, and the names of all counters.
 
-Counters of events stay 0: the model does not count page faults or reclaim.
+Of events the model counts those of migration, huge pages and balloons; others stay 0.
 Source: vmstat_text, vmstat_show (mm/vmstat.c); enum zone_stat_item, node_stat_item (include/linux/mmzone.h) and
 vm_event_item (include/linux/vm_event_item.h) of 6.1, 6.12 and 7.3; /proc/vmstat of 6.18.
 """
@@ -104,6 +104,6 @@ nr_unstable
 def vmstat_show(kernel: Kernel) -> str:
     """The text of /proc/vmstat."""
     machine = machine_stats(kernel)
-    values = machine.items | system_items(kernel, machine) | {"direct_map_level2_splits": TEXT_SPLITS}
+    values = machine.items | system_items(kernel, machine) | kernel.events | {"direct_map_level2_splits": TEXT_SPLITS}
     tables = (ZONE_ITEMS, NUMA_ITEMS, NODE_ITEMS, _SYSTEM_ITEMS, _EVENTS)
     return "".join(f"{name} {values.get(name, 0)}\n" for table in tables for name in names_of(table, kernel))
