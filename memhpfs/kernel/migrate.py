@@ -56,9 +56,9 @@ def migrate_extent(kernel: Kernel, zone: Zone, extent: int, complain: Callable[[
 
 def _still_to_move(kernel: Kernel, extent: int) -> int:
     """Pages that the scan finds: LRU pages, movable balloon pages, used huge pages."""
-    uses = (*MOVABLE_USES, Use.HUGE_2M, Use.HUGE_1G, Use.PINNED)
+    uses = (*MOVABLE_USES, Use.HUGE_2M, Use.PINNED)
     balloon = kernel.pages.get(extent, Use.BALLOON) if kernel.balloon_compaction else 0
-    return kernel.pages.total(extent, uses) + balloon
+    return kernel.pages.total(extent, uses) + balloon + len(used_gigantic(kernel, extent))
 
 
 def _one_pass(kernel: Kernel, zone: Zone, extent: int) -> Op[bool]:
