@@ -31,7 +31,7 @@ replay: setup ## Recorded runs of real kernels: `make replay ARGS=FILE...`
 	$(BIN)/memhpfs replay $(ARGS)
 
 soak: setup ## An hour of random use; `make soak SECONDS=600` takes less
-	SOAK_SECONDS=$(or $(SECONDS),3600) $(BIN)/python -m pytest tests/test_soak.py $(ARGS)
+	SOAK_SECONDS=$(or $(SECONDS),3600) $(BIN)/python -m pytest -o faulthandler_timeout=0 tests/test_soak.py $(ARGS)
 
 bench: setup ## Time reads through FUSE, against a C daemon and the kernel's own sysfs
 	$(BIN)/python scripts/bench.py $(ARGS)

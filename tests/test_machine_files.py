@@ -88,6 +88,8 @@ RAM = '[[ram]]\nstart = 0\nend = "1G"\n'
     ("[[workload]]\nid = 'w'\nkind = 'anon'", "workload[0]: give either size or share"),
     ("[[workload]]\nid = 'w'\nkind = 'anon'\nshare = '120%'", "workload[0].share: '120%' is not a share"),
     ("[[workload]]\nid = 'w'\nkind = 'anon'\nsize = 1\nmovable = true", "workload[0].movable: anon cannot be movable"),
+    ("[[workload]]\nid = 'w'\nkind = 'anon'\nsize = 1\nreserved = true",
+     "workload[0].reserved: anon cannot be reserved; only hugetlb-2M can"),
     ("x = = 1", "not TOML: Invalid value (at line 1, column 5)"),
     ("a = " + "[" * 3000, "not TOML: "),
 ])
@@ -203,15 +205,17 @@ def test_room_for_dimms(tmp_path, text, base, maxmem):
 
 
 def test_memory_in_use_from_the_start(tmp_path):
-    """[[workload]] by size and by share, on a node or anywhere."""
+    """[[workload]] by size and by share, used or only promised."""
     file = tmp_path / "mine.toml"
     file.write_text("""
-    workload = [{id = "a", kind = "anon", size = "100M"}, {id = "s", kind = "slab", share = "10%"}]
+    workload = [{id = "a", kind = "anon", size = "100M"}, {id = "s", kind = "slab", share = "10%"},
+                {id = "h", kind = "hugetlb-2M", size = "4M", reserved = true}]
     """)
 
     found = power_on(load(str(file))).kernel.workloads
 
     assert found["a"].nr_pages == 100 * MIB // 4096
+    assert found["h"].reserved
     assert 0.09 < found["s"].nr_pages * 4096 / (4 * GIB) < 0.1
 
 

@@ -82,6 +82,18 @@ def test_loops(person, loop):
 
 
 @me
+def test_fill(person):
+    """What the command asks for is there, by size or share."""
+    with mounted(person, "-M", "tiny") as machine:
+        for options in ("--kind hugetlb-2M --reserved --size 4M", "--kind slab --share 10%"):
+            machine.do("memhpfs", "fill", options.split()[1], *options.split())
+
+        assert "HugePages_Rsvd:        2\n" in (machine.root / "proc/meminfo").read_text()
+        machine.do("memhpfs", "free", "hugetlb-2M")
+        assert "HugePages_Rsvd:        0\n" in (machine.root / "proc/meminfo").read_text()
+
+
+@me
 @pytest.mark.parametrize("abstract", [False, True])
 def test_word_to_the_service_manager(person, abstract):
     """READY=1 comes once the tree is usable, and the tree was not there before."""

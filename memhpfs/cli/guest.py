@@ -46,9 +46,11 @@ class ShareParam(click.ParamType[int]):
 @click.option("--node", type=click.IntRange(0), help="Only on this NUMA node.")
 @click.option("--movable", is_flag=True, help="For pinned: a short pin, also in ZONE_MOVABLE; for balloon: pages that "
               "can migrate.")
+@click.option("--reserved", is_flag=True, help="For hugetlb-2M: pages that are promised and not used yet.")
 @qmp_option
 def fill(
-    id: str, kind: str, size: int | None, share: int | None, node: int | None, movable: bool, qmp: str | None
+    id: str, kind: str, size: int | None, share: int | None, node: int | None, movable: bool, reserved: bool,
+    qmp: str | None,
 ) -> None:
     """Let something in a running machine use memory, until `memhpfs free`.
 
@@ -65,7 +67,7 @@ def fill(
             assert share is not None
             size = align_down(_online_bytes(client, node) * share // 100, _PAGE)
         where: dict[str, Any] = {} if node is None else {"node": node}
-        client.execute("x-workload-add", id=id, kind=kind, size=size, movable=movable, **where)
+        client.execute("x-workload-add", id=id, kind=kind, size=size, movable=movable, reserved=reserved, **where)
         click.echo(f"{id}: {format_size(size)} of {kind}")
 
 

@@ -28,7 +28,7 @@ class Filling:
         size_bytes: how much; 0 where `share` says it.
         share: percent of the memory that is online, of its node if it has one.
         node_id: the only node it uses, or None.
-        movable: see kernel.workload.add_workload.
+        movable, reserved: see kernel.workload.add_workload.
     """
 
     id: str
@@ -37,6 +37,7 @@ class Filling:
     share: int = 0
     node_id: int | None = None
     movable: bool = False
+    reserved: bool = False
 
 
 @frozen

@@ -68,6 +68,7 @@ class WorkloadTable:
     share: str = ""
     node: int | None = None
     movable: bool = False
+    reserved: bool = False
 
 
 @frozen

@@ -224,11 +224,13 @@ def _fillings(check: _Check, file: MachineFile, spec: Spec) -> tuple[Filling, ..
             check.fail(key, "give either size or share")
         if table.movable and not KINDS[table.kind].may_move:
             check.fail(f"{key}.movable", f"{table.kind} cannot be movable; only pinned and balloon can")
+        if table.reserved and not KINDS[table.kind].may_reserve:
+            check.fail(f"{key}.reserved", f"{table.kind} cannot be reserved; only hugetlb-2M can")
         share = re.fullmatch(r"([0-9]{1,2}|100)%", table.share or "1%")
         if share is None:
             check.fail(f"{key}.share", f"{table.share!r} is not a share; allowed are \"1%\" to \"100%\"")
         found[table.id] = Filling(table.id, table.kind, table.size.bytes if table.size else 0,
-                                  int(share[1]) if table.share else 0, table.node, table.movable)
+                                  int(share[1]) if table.share else 0, table.node, table.movable, table.reserved)
     return tuple(found.values())
 
 

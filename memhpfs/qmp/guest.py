@@ -38,7 +38,7 @@ def _workload_del(hardware: Hardware, args: Args) -> Any:
 def _query_workloads(hardware: Hardware, args: Args) -> Any:
     return [
         {"id": item.name, "kind": item.kind, "size": item.nr_pages * PAGE_SIZE, "movable": item.movable,
-         **({} if item.node_id is None else {"node": item.node_id})}
+         "reserved": item.reserved, **({} if item.node_id is None else {"node": item.node_id})}
         for item in hardware.kernel.workloads.values() if args.get("id", item.name) == item.name
     ]
 

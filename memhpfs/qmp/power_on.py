@@ -31,7 +31,7 @@ def power_on(machine: Machine) -> Hardware:
     for filling in machine.fillings:
         try:
             add_workload(hardware.kernel, filling.id, filling.kind, _size_of(hardware.kernel, filling),
-                         filling.node_id, movable=filling.movable)
+                         filling.node_id, movable=filling.movable, reserved=filling.reserved)
         except SysError as error:
             raise UserError(f"machine {machine.name}: workload {filling.id}: {error.reason}", exit_code=2) from None
     return hardware
