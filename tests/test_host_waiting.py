@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import needs
@@ -185,6 +186,25 @@ def test_second_writer_of_the_same_file_can_be_killed(daemon):
         assert other.signal(number) < 0.1
     assert first.process.poll() is None
     assert first.signal(signal.SIGTERM) < 0.1
+
+
+def test_writers_that_opened_the_file_before_anybody_waited(daemon):
+    """Each has a lock of its own; what has no name to look up again opens all the same."""
+    with ExitStack() as stack:
+        first = stack.enter_context(open(_file(daemon), "w"))
+        files = [stack.enter_context(open(_file(daemon), mode)) for mode in ("w", "r+")]
+        with open(f"/proc/self/fd/{first.fileno()}", "w"), open(f"/proc/self/fd/{files[0].fileno()}", "w"):
+            pass
+        hold, *others = [subprocess.Popen(["sh", "-c", "echo '!hold 20'"], stdout=file) for file in (first, *files)]
+        time.sleep(0.05)
+
+        for other in others:
+            at = time.monotonic()
+            other.terminate()
+            assert (other.wait(10), time.monotonic() - at < 0.1) == (-signal.SIGTERM, True)
+        assert hold.poll() is None
+        hold.kill()
+        hold.wait()
 
 
 def test_file_is_itself_again_after_the_wait(daemon):

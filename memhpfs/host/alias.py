@@ -1,23 +1,20 @@
-"""Second inode numbers for files whose writers wait, so that other writers of the same file reach the daemon.
+"""Second inode numbers for files that several have open for writing, so that each writer can be killed while it waits.
 
-Lives here: which files have a writer that waits, and under which number others find them meanwhile.
+Lives here: which numbers are open for writing, and who is to find a file under another one.
 Must not: attributes and requests (fuse.py).
 
 The kernel holds an inode's lock while a write to it lasts.  Whoever else writes to that inode sleeps until then: no
 signal ends it, and nobody tells the daemon.  On sysfs it would get its turn at the hotplug lock, and could be killed.
-So while a writer waits, each new look at the file's name is answered with another number, which the kernel takes for
-another inode with a lock of its own.
-Invariant: what an alias was handed out for is not cached, so once nobody waits the next look finds the file's own
-number.  A descriptor that was opened before the wait began shares the lock nevertheless.
+So every writer gets a number of its own, which the kernel takes for another inode with a lock of its own.  Who opens a
+number for writing that somebody else has open for writing is told that it is stale.  The kernel then looks the name up
+once more (do_filp_open, LOOKUP_REVAL), finds an alias, and opens that.  Readers and the first writer never see one.
+Invariant: nobody is refused twice in a row, so what is opened without a name (/proc/self/fd/N) opens as well; such a
+descriptor shares its lock.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from attrs import define, field
-
-from memhpfs.sysfs.tree import Stale, Tree
 
 __all__ = ["Aliases"]
 
@@ -29,16 +26,10 @@ _LAST = (1 << 64 - _SHIFT) - 1
 
 @define(eq=False)
 class Aliases:
-    """The aliases of one mounted tree.
+    """The aliases of one mounted tree."""
 
-    Attributes:
-        tree: knows where a file's name stands.
-        drop: makes the kernel forget names and attributes.
-    """
-
-    tree: Tree
-    drop: Callable[[Stale], None]
-    _waiting: Counter[int] = field(factory=Counter, init=False)
+    _written: Counter[int] = field(factory=Counter, init=False)
+    _refused: dict[int, int] = field(factory=dict, init=False)
     _last: int = field(default=0, init=False)
 
     @staticmethod
@@ -46,22 +37,27 @@ class Aliases:
         """The tree's number of a file, whatever it was found under."""
         return ino & _OWN
 
-    def found(self, ino: int) -> int:
-        """The number to find a file under: its own, or a fresh alias while one of its writers waits."""
-        if ino not in self._waiting:
-            return ino
-        self._last = self._last % _LAST + 1
-        return self._last << _SHIFT | ino
+    def found(self, ino: int, thread: int) -> int:
+        """The number under which a thread finds a file: its own, or an alias for who was refused."""
+        alias = self._refused.get(thread, 0)
+        return alias if alias & _OWN == ino else ino
 
-    @contextmanager
-    def waiting(self, ino: int) -> Iterator[None]:
-        """A writer of the file waits."""
-        self._waiting[ino] += 1
-        if self._waiting[ino] == 1:
-            self.drop(Stale(entries=(self.tree.place(ino),)))
-        try:
-            yield
-        finally:
-            self._waiting[ino] -= 1
-            if not self._waiting[ino]:
-                del self._waiting[ino]
+    def opens(self, ino: int, thread: int) -> bool:
+        """Open a number for writing; False refuses, and has an alias ready for the thread's next look at the name.
+
+        Args:
+            thread: its number, 0 if it has none here, as in another process namespace; then the lock is shared.
+        """
+        refused = self._refused.pop(thread, 0)
+        if thread and self._written[ino] and refused & _OWN != ino & _OWN:
+            self._last = self._last % _LAST + 1
+            self._refused[thread] = self._last << _SHIFT | ino & _OWN
+            return False
+        self._written[ino] += 1
+        return True
+
+    def closes(self, ino: int) -> None:
+        """The last copy of a descriptor that was open for writing was closed."""
+        self._written[ino] -= 1
+        if not self._written[ino]:
+            del self._written[ino]

@@ -15,8 +15,7 @@ import errno
 import os
 import stat
 from bisect import bisect_left
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -25,7 +24,6 @@ from pyfuse3 import EntryAttributes, FUSEError
 
 from memhpfs.errors import SysError
 from memhpfs.host.alias import Aliases
-from memhpfs.host.caller import Caller
 from memhpfs.host.driver import Driver
 from memhpfs.host.interrupt import Interrupts
 from memhpfs.sysfs.files import OpenFile
@@ -76,12 +74,13 @@ class Requests(pyfuse3.Operations):
         self._tree = tree
         self._driver = driver
         self._interrupts = interrupts
-        self._aliases = Aliases(tree, driver.drop)
+        self._aliases = Aliases()
         self._on_ready = on_ready
         #: By handle; a closed one is None until its handle is used again.
         self._files: list[Any] = []
         self._closed: list[int] = []
-        self._openers: dict[int, int] = {}
+        #: Of those open for writing: the inode number, perhaps an alias, and the thread that opened it.
+        self._writers: dict[int, tuple[int, int]] = {}
         self._xattrs: dict[tuple[int, bytes], bytes] = {}
         # pyfuse3 copies all three before it runs another handler, so one of each is enough.
         self._entry, self._alias = EntryAttributes(), EntryAttributes()
@@ -107,18 +106,15 @@ class Requests(pyfuse3.Operations):
 
     @answers
     def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> EntryAttributes:
-        return self._found(self._tree.lookup(parent_inode, name.decode(errors="surrogateescape")))
+        found = self._tree.lookup(parent_inode, name.decode(errors="surrogateescape"))
+        number = self._aliases.found(found, ctx.pid)
+        entry = self._attributes(number)
+        entry.st_ino = number
+        return entry
 
     @answers
     def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> EntryAttributes:
         return self._attributes(inode)
-
-    def _found(self, inode: int) -> EntryAttributes:
-        """A file as a name leads to it: perhaps to an alias."""
-        number = self._aliases.found(inode)
-        entry = self._attributes(number)
-        entry.st_ino = number
-        return entry
 
     def _attributes(self, inode: int) -> EntryAttributes:
         own = self._aliases.own(inode)
@@ -174,7 +170,7 @@ class Requests(pyfuse3.Operations):
         for index in range(bisect_left(children, start_id, key=lambda child: child.hash), len(children)):
             child = children[index]
             next_id = children[index + 1].hash if index + 1 < len(children) else END_OF_DIRECTORY
-            if not pyfuse3.readdir_reply(token, child.name.encode(), self._found(child.ino), next_id):
+            if not pyfuse3.readdir_reply(token, child.name.encode(), self._attributes(child.ino), next_id):
                 return
 
     async def releasedir(self, fh: int) -> None:
@@ -195,11 +191,13 @@ class Requests(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         """A new descriptor, after the check that root cannot bypass."""
         try:
-            wanted, inode = flags & ACCESS_MODE, self._aliases.own(inode)
-            self._tree.open(inode, wanted != WRITE_ONLY, wanted != READ_ONLY)
+            wanted, own = flags & ACCESS_MODE, self._aliases.own(inode)
+            self._tree.open(own, wanted != WRITE_ONLY, wanted != READ_ONLY)
             if flags & DIRECT:
                 raise FUSEError(errno.EINVAL)
-            file = OpenFile(self._tree, inode)
+            if wanted and not self._aliases.opens(inode, ctx.pid):
+                raise FUSEError(errno.ESTALE)
+            file = OpenFile(self._tree, own)
             if self._closed:
                 handle = self._closed.pop()
                 self._files[handle] = file
@@ -207,7 +205,7 @@ class Requests(pyfuse3.Operations):
                 handle = len(self._files)
                 self._files.append(file)
             if wanted:
-                self._openers[handle] = ctx.pid
+                self._writers[handle] = inode, ctx.pid
                 self._interrupts.opened()
             self._opened.fh = handle
             return self._opened
@@ -218,7 +216,8 @@ class Requests(pyfuse3.Operations):
         """The last copy of the descriptor was closed."""
         self._files[fh] = None
         self._closed.append(fh)
-        if self._openers and self._openers.pop(fh, None) is not None:
+        if self._writers and (writer := self._writers.pop(fh, None)) is not None:
+            self._aliases.closes(writer[0])
             self._interrupts.closed()
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
@@ -237,17 +236,11 @@ class Requests(pyfuse3.Operations):
             taken = self._files[fh].write(buf)
             if isinstance(taken, int):
                 return taken
-            return await self._driver.run(taken, partial(self._waiting, fh))
+            return await self._driver.run(taken, partial(self._interrupts.caller, self._writers[fh][1]))
         except Exception as error:
             raise self.refusal("write", error) from None
         finally:
             self._driver.flush()
-
-    @contextmanager
-    def _waiting(self, fh: int) -> Iterator[Caller]:
-        """The caller of a write that waits."""
-        with self._interrupts.caller(self._openers[fh]) as caller, self._aliases.waiting(self._files[fh].ino):
-            yield caller
 
     @answers
     def poll(

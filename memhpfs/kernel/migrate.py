@@ -22,7 +22,7 @@ _BATCH_NS = 4_000_000
 #: Less than one page in so many is free: memory is scarce.  Bytes a second that move then.
 _SCARCE, _RATE_WHERE_SCARCE = 4, 128 << 20
 #: After a pass that moved nothing Linux spins; others must run here.
-_RETRY = Pause("retrying migration", cost_ns=2_000_000, interruptible=True)
+_RETRY = Pause("retrying migration", cost_ns=8_000_000, interruptible=True)
 _LOOP = Pause("migrating pages", interruptible=True)
 
 
