@@ -149,7 +149,6 @@ def _register_nodes(kernel: Kernel) -> None:
         if node.has_memory or node.cpus:
             node.online, node.serial = True, kernel.take_serial()
             kernel.devices[node.serial] = node
-    kernel.uevent_seqnum = 700 + 2 * len(kernel.blocks)
 
 
 def _ranges_of(spec: Spec, kind: RamKind) -> Ranges:

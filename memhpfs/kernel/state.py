@@ -331,7 +331,6 @@ class Kernel:
     pages: PageCounts = field(init=False)
     power: dict[tuple[str, str], str] = field(factory=dict)
     next_serial: int = 1
-    uevent_seqnum: int = 0
 
     def __attrs_post_init__(self) -> None:
         self.pages = PageCounts(self.pages_per_block)

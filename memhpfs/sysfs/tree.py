@@ -141,12 +141,6 @@ class Tree:
             return entry.row.name
         return held_name(self._subject(ino), ino >> KIND_SHIFT & KIND_MASK, ino & INDEX_MASK)
 
-    def place(self, ino: int) -> tuple[int, str]:
-        """The directory and the name of a file."""
-        entry = self._entry(ino)
-        assert entry is not None
-        return ino & ~INDEX_MASK | entry.parent, entry.row.name
-
     def _there(self, parent: int, index: int, subject: Any) -> bool:
         """Whether an optional link exists now."""
         child = self._plans[parent >> KIND_SHIFT & KIND_MASK].entries[index]
