@@ -140,7 +140,8 @@ def test_rules_in_run(person, rules):
 def test_monitor(person, rules):
     """`udevadm monitor` shows the events of the model, first as the kernel's, then as udev's, and no others."""
     script = f"""
-    udevadm monitor --kernel --udev > /run/heard & monitor=$!
+    : > /run/heard
+    udevadm monitor --kernel --udev > /run/heard &
     until grep -q KERNEL /run/heard; do echo change > {MEMORY}/memory0/uevent; done; udevadm settle
     memhpfs plug d0 --size 128M > /dev/null; udevadm settle
     echo remove > {MEMORY}/memory0/uevent
