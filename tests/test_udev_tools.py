@@ -160,9 +160,14 @@ def test_monitor(person, rules):
 
 
 def test_trigger(person, rules):
-    """`udevadm trigger` knows all memory blocks of the model and no other, and rules act on what it triggers."""
+    """`udevadm trigger` knows all memory blocks of the model and no other, and rules act on what it triggers.
+
+    The first block that is online in ZONE_NORMAL gets slab pages and stays online, so memory32 is plugged before the
+    others, which udevd puts online in any order.
+    """
     script = f"""
-    memhpfs plug d0 --size 512M >/dev/null; udevadm settle; echo offline > {MEMORY}/memory35/state
+    memhpfs plug d0 --size 128M >/dev/null; udevadm settle; memhpfs plug d1 --size 384M >/dev/null; udevadm settle
+    echo offline > {MEMORY}/memory35/state
     udevadm trigger --verbose --dry-run --subsystem-match=memory
     udevadm trigger --subsystem-match=memory --action=add --settle; cat {MEMORY}/memory35/state
     {NAMES}
