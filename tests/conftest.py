@@ -5,6 +5,7 @@ Others may use memhpfs on the same computer meanwhile, so processes are known by
 
 import errno
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,15 @@ class Host:
     memory: dict[str, str] = field(factory=lambda: {
         str(path): path.read_text() for path in [*_MEMORY.glob("memory*/state"), *_MEMORY.glob("auto_online_blocks")]
     })
+
+
+@pytest.fixture(scope="session", autouse=True)
+def usual_signals() -> None:
+    """What tests start can be interrupted, also where the tests run under nohup or behind `&`."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL),
+                            (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
