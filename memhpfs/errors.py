@@ -13,8 +13,8 @@ __all__ = [
     "AlreadyExists", "AlreadyThere", "BadText", "Busy", "CannotDissolve", "CannotOfflinePage",
     "DirectoryIsNotAFile", "Gone", "HasHoles", "Interrupted", "ModelBug", "NoMemory", "NoStore", "NoSuchDevice",
     "NoSuchFile", "NotAttribute", "NotOneZone", "NotPermitted", "NotReadable", "NotReclaimed", "OutOfRange",
-    "OutsideControl", "Overlaps", "Poisoned", "StillOnline", "StillReserved", "SysError", "TooLarge", "Unaligned",
-    "Unmovable", "UnmovablePage", "UserError", "Vetoed",
+    "OutsideControl", "Overlaps", "Poisoned", "StillOnline", "StillReserved", "SysError", "TooLarge",
+    "TooManyVariables", "Unaligned", "Unmovable", "UnmovablePage", "UserError", "Vetoed",
 ]
 
 
@@ -151,6 +151,13 @@ class NoMemory(SysError):
 
     errno = _errno.ENOMEM
     summary = "out of memory"
+
+
+class TooManyVariables(SysError):
+    """A uevent has no room for all its variables.  Linux: add_uevent_var."""
+
+    errno = _errno.ENOMEM
+    summary = "failed to send uevent"
 
 
 class AlreadyExists(SysError):

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from memhpfs.errors import BadText, TooLarge
 
-__all__ = ["c_string", "kstrtobool", "kstrtoull", "match_word", "memparse"]
+__all__ = ["c_string", "counted_string", "kstrtobool", "kstrtoull", "match_word", "memparse"]
 
 T = TypeVar("T")
 
@@ -25,6 +25,11 @@ _SHIFT = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
 def c_string(data: bytes) -> str:
     """What a C parser sees of a write: everything before the first NUL."""
     return data.split(b"\0", 1)[0].decode("latin1")
+
+
+def counted_string(data: bytes) -> str:
+    """What a parser sees of a write that goes by the count: everything."""
+    return data.decode("latin1")
 
 
 def match_word(text: str, words: Mapping[str, T]) -> T:

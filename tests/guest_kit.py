@@ -59,12 +59,16 @@ class Guest:
     def free(self, name: str) -> None:
         self.qmp("x-workload-del", id=name)
 
-    def plug(self, name: str, size: int) -> None:
+    def plug(self, name: str, size: int, node: int = 0) -> None:
         """Plug a DIMM and let the guest work on it."""
         self.qmp("object-add", qom_type="memory-backend-ram", id=f"mem-{name}", size=size)
-        self.qmp("device_add", driver="pc-dimm", id=name, memdev=f"mem-{name}")
-        while self.hardware.work:
-            run_now(self.hardware.work.popleft())
+        self.qmp("device_add", driver="pc-dimm", id=name, memdev=f"mem-{name}", node=node)
+        self._work()
+
+    def unplug(self, name: str) -> None:
+        """Ask for a DIMM back and let the guest work on it."""
+        self.qmp("device_del", id=name)
+        self._work()
 
     def read(self, path: str) -> str:
         text = self.tree.read(self._find(path))
@@ -76,7 +80,7 @@ class Guest:
 
     def write(self, path: str, text: str) -> None:
         """Write to a file, and wait for the end."""
-        result = self.tree.write(self._find(path), text.encode())
+        result = self.tree.write(self._find(path), text.encode("latin1"))
         if not isinstance(result, int):
             run_now(result)
         check(self.kernel)
@@ -109,6 +113,10 @@ class Guest:
         names = ("meminfo", "zoneinfo", "buddyinfo", "pagetypeinfo")
         found = {name: self.read(f"proc/{name}") for name in names}
         return found | {f"memory{block}": self.state(block) for block in self.kernel.blocks}
+
+    def _work(self) -> None:
+        while self.hardware.work:
+            run_now(self.hardware.work.popleft())
 
     def _find(self, path: str) -> int:
         ino = self.tree.ROOT

@@ -101,7 +101,8 @@ def test_content(person):
 @pytest.mark.parametrize(("file", "text", "sent"), [
     ("devices/system/memory/memory0", "change", ["change", "memory", "SYNTH_UUID=0"]),
     ("devices/system/memory/memory0", "offline\n", ["offline", "memory", "SYNTH_UUID=0"]),
-    ("devices/system/node/node0", "add\0junk", ["add", "node", "SYNTH_UUID=0"]),
+    ("devices/system/node/node0", "add\0", ["add", "node", "SYNTH_UUID=0"]),
+    ("devices/system/node/node0", f"add {UUID}\0junk", ["add", "node", f"SYNTH_UUID={UUID}"]),
     ("devices/system/memory/memory0", f"add {UUID}", ["add", "memory", f"SYNTH_UUID={UUID}"]),
     ("devices/system/memory/memory0", f"bind {UUID} A=1 key=Value\n",
      ["bind", "memory", f"SYNTH_UUID={UUID}", "SYNTH_ARG_A=1", "SYNTH_ARG_key=Value"]),

@@ -42,6 +42,7 @@ class Attr:
         mode: permission bits.
         show: makes the text, or an Op where reading may sleep; None: reading fails with EIO even after chmod.
         store: takes the text of one write up to the first NUL; returns an Op where it may sleep; None: EIO.
+        counted: the store gets all that was written, NULs too, since the kernel's goes by the count.
         source: kernel function or transcript that the behaviour comes from.
         when: whether this kernel has the file.
         size: what stat tells.
@@ -58,6 +59,7 @@ class Attr:
     size: int = PAGE
     kernfs: bool = True
     binary: bool = False
+    counted: bool = False
 
 
 @frozen

@@ -35,7 +35,7 @@ def bus_dir(name: str) -> Dir:
         Dir("drivers"),
         Attr("drivers_autoprobe", 0o644, autoprobe_show, autoprobe_store, "drivers_autoprobe_show, _store"),
         Attr("drivers_probe", 0o200, None, probe_store, "drivers_probe_store"),
-        Attr("uevent", 0o200, None, bus_uevent_store(name), "bus_uevent_store"),
+        Attr("uevent", 0o200, None, bus_uevent_store(name), "bus_uevent_store", counted=True),
     ))
 
 

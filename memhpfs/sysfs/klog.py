@@ -118,7 +118,7 @@ _LINES: dict[str, tuple[str, Callable[[Values], str]]] = {
     "policy-zone": ("info", lambda v: f"Policy zone: {v['zone']}"),
     "demotion-targets": ("info", lambda v: f"Demotion targets for Node {v['node']}: null"),
     "synth-uevent": ("warning", lambda v: f"synth uevent: {v['devpath']}: {v['reason']}"),
-    "synth-uevent-failed": ("err", lambda v: f"{v['device']}: uevent: failed to send synthetic uevent: -22"),
+    "synth-uevent-failed": ("err", lambda v: f"{v['device']}: uevent: failed to send synthetic uevent: -{v['errno']}"),
 }
 
 

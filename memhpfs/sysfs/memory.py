@@ -99,7 +99,7 @@ def _has_firmware_node(kernel: Kernel, block: Block) -> bool:
 
 
 BLOCK_DIR = Dir("memoryN", (
-    Attr("uevent", 0o644, uevent_show, device_uevent_store, "uevent_show, uevent_store"),
+    Attr("uevent", 0o644, uevent_show, device_uevent_store, "uevent_show, uevent_store", counted=True),
     Attr("phys_index", 0o444, lambda kernel, block: f"{block.id:08x}\n", source="phys_index_show"),
     Attr("state", 0o644, _state_show, _state_store, "state_show, state_store"),
     Attr("phys_device", 0o444, lambda kernel, block: "0\n", source="phys_device_show"),
@@ -112,7 +112,8 @@ BLOCK_DIR = Dir("memoryN", (
 ), holds="node-links")
 
 MEMORY_DIR = Dir("memory", (
-    Attr("uevent", 0o644, uevent_show, root_uevent_store("memory"), "uevent_show; filtered by dev_uevent_filter"),
+    Attr("uevent", 0o644, uevent_show, root_uevent_store("memory"), "uevent_show; filtered by dev_uevent_filter",
+         counted=True),
     Attr("auto_online_blocks", 0o644, _auto_online_show, _auto_online_store, "auto_online_blocks_show, _store"),
     Attr("block_size_bytes", 0o444, lambda kernel, _: f"{kernel.block_size_bytes:x}\n", source="block_size_bytes_show"),
     Attr("crash_hotplug", 0o444, lambda kernel, _: "0\n", source="crash_hotplug_show: no crash image is loaded",

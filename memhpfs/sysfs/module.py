@@ -47,7 +47,7 @@ def _memmap_show(kernel: Kernel, subject: Any) -> str:
 
 
 MODULE_DIR = Dir("memory_hotplug", (
-    Attr("uevent", 0o200, None, module_uevent_store, "store_uevent", when=has("modules")),
+    Attr("uevent", 0o200, None, module_uevent_store, "store_uevent", counted=True, when=has("modules")),
     Dir("parameters", (
         Attr("online_policy", 0o644, _policy_show, _policy_store, "get_online_policy, set_online_policy"),
         Attr("auto_movable_ratio", 0o644, _ratio_show, _ratio_store, "param_ops_uint"),

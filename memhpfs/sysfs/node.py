@@ -84,7 +84,7 @@ def _reclaim_store(kernel: Kernel, node: Node, text: str) -> None:
 
 
 NODE_DIR = Dir("nodeN", (
-    Attr("uevent", 0o644, uevent_show, device_uevent_store, "uevent_show, uevent_store"),
+    Attr("uevent", 0o644, uevent_show, device_uevent_store, "uevent_show, uevent_store", counted=True),
     Attr("cpumap", 0o444, _cpumap_show, source="cpumap_read", binary=True),
     Attr("cpulist", 0o444, lambda kernel, node: bitmap_list(node.cpus) + "\n", source="cpulist_read",
          size=_NR_CPUS * 7 // 2, binary=True),
@@ -103,7 +103,8 @@ NODE_DIR = Dir("nodeN", (
 ), holds="block-links")
 
 NODE_ROOT_DIR = Dir("node", (
-    Attr("uevent", 0o644, uevent_show, root_uevent_store("node"), "uevent_show; filtered by dev_uevent_filter"),
+    Attr("uevent", 0o644, uevent_show, root_uevent_store("node"), "uevent_show; filtered by dev_uevent_filter",
+         counted=True),
     Attr("possible", 0o444, _mask_show(lambda node: True), source="node_states[N_POSSIBLE]"),
     Attr("online", 0o444, _mask_show(lambda node: node.online), source="node_states[N_ONLINE]"),
     Attr("has_normal_memory", 0o444, _mask_show(lambda node: node.has_normal_memory), source="N_NORMAL_MEMORY"),

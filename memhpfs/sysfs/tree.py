@@ -17,7 +17,7 @@ from memhpfs.kernel.journal import DeviceGone, DeviceNew, LinkGone, LinkNew
 from memhpfs.kernel.journal import Entry as JournalEntry
 from memhpfs.kernel.pause import Op
 from memhpfs.kernel.state import Kernel
-from memhpfs.parse import c_string
+from memhpfs.parse import c_string, counted_string
 from memhpfs.sysfs.attr import PAGE, Attr, Dir, Link
 from memhpfs.sysfs.held import find_held, held_name, held_numbers, held_target
 from memhpfs.sysfs.layout import BLOCK_DIR, MACHINE_DIR, NODE_DIR
@@ -260,7 +260,7 @@ class Tree:
         return text.encode() if isinstance(text, str) else _encoded(text)
 
     def write(self, ino: int, data: bytes) -> "Op[int] | int":
-        """One store: `data` is cut to 4096 bytes, and the parser sees it up to the first NUL.  An empty write does
+        """One store: `data` is cut to 4096 bytes, and most parsers see it up to the first NUL.  An empty write does
         nothing, but on a removed device.
 
         Returns:
@@ -279,9 +279,9 @@ class Tree:
             return 0
         if not isinstance(row, Attr) or row.store is None:
             raise NotAttribute()
-        taken = min(len(data), PAGE)
-        op = row.store(self.kernel, subject, c_string(data[:PAGE]))
-        return taken if op is None else _counted(op, taken)
+        data = data[:PAGE]
+        op = row.store(self.kernel, subject, counted_string(data) if row.counted else c_string(data))
+        return len(data) if op is None else _counted(op, len(data))
 
     # -- the kernel's changes -----------------------------------------------------------------------------------
 
