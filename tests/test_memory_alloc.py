@@ -5,6 +5,7 @@ from array import array
 import pytest
 from guest_kit import MOVABLE, Guest, Refused
 
+from memhpfs.errors import Unmovable
 from memhpfs.kernel.pages import NR_USES, PageCounts, Use, ZonePages
 from memhpfs.units import GIB, MIB, TIB
 
@@ -69,6 +70,42 @@ def test_unmovable_memory_never_comes_from_zone_movable(kind):
     guest.fill("it", kind, 512 * MIB)
 
     assert guest.pages("Movable", Use.FREE) == GIB // PAGE
+
+
+@pytest.mark.parametrize(("kernel", "node", "first", "stays"), [
+    ("6.12", 0, "online_kernel", True),
+    ("6.12", 1, "online_kernel", False),
+    ("7.3", 1, "online_kernel", True),
+    ("7.3", 1, "online_movable", False),
+    ("7.3", 0, "online_movable", True),
+])
+def test_slab_moves_into_a_kernel_zone_that_was_empty(kernel, node, first, stays):
+    """Where there is a CPU, at once; elsewhere at most a new node's own kswapd, and Movable cannot hold that."""
+    guest = Guest(f'kernel = "{kernel}"\nram = "2G"\nnode = [{{id = 0, ram = "2G"}}, {{id = 1}}]\n'
+                  'cmdline = "memhp_default_state=offline"')
+    guest.plug("d0", 256 * MIB, node)
+    guest.set_state(32, first)
+    block = 32 if first == "online_kernel" else 33
+    guest.set_state(33, "online_kernel")
+
+    if stays:
+        with pytest.raises(Unmovable):
+            guest.set_state(block, "offline")
+    else:
+        guest.set_state(block, "offline")
+
+
+def test_a_kernel_zone_can_be_emptied_when_the_memory_map_in_it_is_gone():
+    """A block of a node without CPUs holds the memory map of what is plugged there later, and nothing else."""
+    guest = Guest('ram = "2G"\nnode = [{id = 0, ram = "2G"}, {id = 1}]\ncmdline = "memhp_default_state=online_kernel"')
+    guest.plug("d0", 128 * MIB, 1)
+    guest.plug("d1", 128 * MIB, 1)
+    with pytest.raises(Unmovable):
+        guest.set_state(32, "offline")
+
+    guest.set_state(33, "offline")
+    guest.unplug("d1")
+    guest.set_state(32, "offline")
 
 
 def test_what_is_freed_is_free():

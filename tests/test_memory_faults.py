@@ -74,10 +74,7 @@ def test_fault_when_memory_is_removed():
     """The guest refuses to give the DIMM back, and its blocks are as they were."""
     guest = Guest(OFFLINE + 'dimm = [{id = "d0", size = "256M"}]')
     guest.qmp("x-fault-add", id="f", op="remove", errno="EBUSY", count=1)
-    guest.qmp("device_del", id="d0")
-    for op in guest.hardware.work:
-        list(op)
-    guest.hardware.work.clear()
+    guest.unplug("d0")
 
     assert [event["event"] for event in guest.hardware.events][-1] == "DEVICE_UNPLUG_GUEST_ERROR"
     assert guest.state(32) == "offline"

@@ -24,8 +24,6 @@ from memhpfs.replay.transcript import Outcome, Step, read
 
 FOLDER = Path(__file__).parent / "transcripts"
 PATHS = sorted(FOLDER.glob("*.jsonl"))
-#: Those with steps that the recorded kernel refused over its own pages, and how many.
-OWN_PAGES = {"fuzz.empty-node.11": 1, "fuzz.numa.11": 1, "fuzz.small.11": 2}
 MEMORY = "/sys/devices/system/memory"
 
 
@@ -38,7 +36,6 @@ def test_every_step_is_as_linux_answered(path):
 
     assert [(found.what, found.lines) for found in result.differences] == []
     assert result.good == result.total == 1 + sum(step.do != "sh" for step in transcript.steps)
-    assert len(result.own_pages) == OWN_PAGES.get(transcript.name, 0)
 
 
 def shortened(path, steps, folder):
@@ -190,16 +187,6 @@ def test_an_old_difference_is_not_told_again():
 
     assert compare.after_step(step, ({"a": 1}, {"a": 1}), ({"a": 2}, {"a": 2})) == []
     assert compare.after_step(step, ({"a": 1}, {"a": 1}), ({"a": 2}, {"a": 3})) == ["a: Linux 1 | memhpfs 3"]
-
-
-def test_own_pages_are_not_those_that_boot_reserved():
-    """Frames from the log of a refusal; memory reserved at boot is the model's business."""
-    own = ("page: refcount:1 mapcount:0 index:0x0 pfn:0x108001", "flags: 0x17ffffc0000000(node=0|zone=2)")
-    reserved = ("page: refcount:1 mapcount:0 index:0x0 pfn:0x34e00", "flags: 0xfffffc0002000(reserved|node=0|zone=1)")
-    busy = Outcome(errno=errno.EBUSY)
-
-    assert Step(1, "put", {}, busy, kmsg=own + reserved).own_pages == (0x108001,)
-    assert Step(1, "put", {}, Outcome(7), kmsg=own).own_pages == ()
 
 
 def test_the_recorded_machine_shares_ram_between_its_nodes():

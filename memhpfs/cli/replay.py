@@ -80,8 +80,6 @@ def _tell(result: Result, show: int) -> None:
             click.echo(f"    {line}")
     if len(result.differences) > show:
         click.echo(f"  and {len(result.differences) - show} more; --show says how many are printed")
-    for what in result.own_pages:
-        click.echo(f"  the recorded kernel's own pages were in the way: {what}")
     if result.beyond_fuse:
         click.echo(f"  {len(result.beyond_fuse)} steps left out that FUSE cannot answer as sysfs does")
 

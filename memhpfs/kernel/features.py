@@ -24,6 +24,7 @@ class Features:
         memmap_force: memmap_on_memory knows `force`.
         memmap_single_block: only an add of exactly one block may host its own memmap.
         node_reclaim: nodes have a `reclaim` file.
+        kswapd_on_node: the thread kswapd of a node takes its memory from that node.
         page_dump_pointer: the dump of a page begins with its address.
         default_online: auto_online_blocks where the command line is silent.
         probe and all below: optional files.
@@ -39,6 +40,7 @@ class Features:
     memmap_force: bool = True
     memmap_single_block: bool = False
     node_reclaim: bool = False
+    kswapd_on_node: bool = False
     page_dump_pointer: bool = False
     default_online: OnlineType = OnlineType.OFFLINE
     probe: bool = False
@@ -57,7 +59,7 @@ _V6_1 = evolve(
     _V6_6, release="6.1", poison_blocks_online=False, lseek_gone=False, memmap_force=False, memmap_single_block=True,
     crash_hotplug=False, memory_failure=False,
 )
-_V6_18 = evolve(_V6_12, release="6.18", bool_enable_words=True, node_reclaim=True)
+_V6_18 = evolve(_V6_12, release="6.18", bool_enable_words=True, node_reclaim=True, kswapd_on_node=True)
 _V7_3 = evolve(
     _V6_18, release="7.3", node_added_first=True, hard_offline_outside_busy=True, removed_nlink_zero=True
 )

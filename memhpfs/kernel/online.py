@@ -52,7 +52,8 @@ def memory_block_online(kernel: Kernel, block: Block, online_type: OnlineType) -
     had_memory = node.has_memory
     set_node_masks(node)
     if not was_populated:
-        _kernel_moves_in(kernel, zone)
+        if node.cpus or (kernel.features.kswapd_on_node and not had_memory):
+            _kernel_moves_in(kernel, zone)
         log_zonelists(kernel)
     if not had_memory:
         log_demotion_targets(kernel)
@@ -61,7 +62,9 @@ def memory_block_online(kernel: Kernel, block: Block, online_type: OnlineType) -
 def _kernel_moves_in(kernel: Kernel, zone: Zone) -> None:
     """A kernel zone that was empty comes first in the node's zone list from now on, so slab takes pages at once.
 
-    Source: transcripts fuzz.small, fuzz.numa, fuzz.empty-node: the first block of such a zone refuses to go offline.
+    Processes allocate on the node of their CPU, so a node without CPUs gets nothing but its own kswapd, and that only
+    where the kernel makes it there (kswapd_run in 6.14 and newer).
+    Source: transcript fuzz.small: the first block of such a zone refuses to go offline.
     """
     if not zone.movable:
         take_from_zone(kernel, zone, Use.SLAB, _FIRST_SLAB_PAGES)

@@ -3,20 +3,16 @@
 A door has system calls on files, the commands of QMP, and the uevents that came since they were last asked for.
 """
 
-import errno
 import json
 import socket
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from attrs import define, field
 
 from memhpfs.errors import SysError, UserError
-from memhpfs.kernel.faults import add_fault, delete_fault
 from memhpfs.kernel.journal import Uevent
 from memhpfs.kernel.pause import Nudge, Op
-from memhpfs.kernel.state import Fault
 from memhpfs.machine.description import Machine
 from memhpfs.qmp.hardware import Hardware
 from memhpfs.qmp.power_on import power_on
@@ -68,9 +64,6 @@ class Door(Protocol):
 
     def uevents(self) -> list[dict[str, str]]:
         """The uevents of memory and nodes since the last time, without sequence numbers."""
-
-    def keep_online(self, block_ids: Iterable[int]) -> AbstractContextManager[bool]:
-        """For a while, let blocks refuse to go offline with EBUSY; gives whether that is possible here."""
 
 
 @define(eq=False)
@@ -137,17 +130,6 @@ class InProcess:
         sent, self._uevents = self._uevents, []
         return sent
 
-    @contextmanager
-    def keep_online(self, block_ids: Iterable[int]) -> Iterator[bool]:
-        kernel, names = self._tree.kernel, {f"own pages of {block_id}": block_id for block_id in block_ids}
-        for name, block_id in names.items():
-            add_fault(kernel, Fault(name, "offline", errno.EBUSY, block_id))
-        try:
-            yield True
-        finally:
-            for name in names:
-                delete_fault(kernel, name)
-
 
 class Qmp(Protocol):
     """A connection to a QMP socket; refusals are UserErrors."""
@@ -196,18 +178,3 @@ class Mounted:
 
     def uevents(self) -> list[dict[str, str]]:
         return [found for found in received(self._sock) if found.get("SUBSYSTEM") in SUBSYSTEMS]
-
-    @contextmanager
-    def keep_online(self, block_ids: Iterable[int]) -> Iterator[bool]:
-        names = {f"own-pages-{block_id}": block_id for block_id in block_ids}
-        try:
-            for name, block_id in names.items():
-                self.command("x-fault-add", id=name, op="offline", block=block_id, errno="EBUSY")
-        except HardwareError:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            for name in names:
-                self.command("x-fault-del", id=name)

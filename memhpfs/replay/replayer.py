@@ -8,18 +8,15 @@ import os
 
 from attrs import define, field, frozen
 
-from memhpfs.kernel.geometry import PAGE_SIZE
 from memhpfs.replay import compare, snapshot
 from memhpfs.replay.doors import Door
 from memhpfs.replay.steps import Actor
-from memhpfs.replay.transcript import Header, Step, Transcript
+from memhpfs.replay.transcript import Step, Transcript
 
 __all__ = ["Difference", "Result", "replay"]
 
 #: Steps after which everything is looked at, whether or not the recording says that something changed.
 _ACTS = ("put", "plug", "unplug", "virtio", "inject")
-#: Where pages are not 4 KiB.
-_PAGE_SIZES = {"ppc64": 1 << 16}
 
 
 @frozen
@@ -37,9 +34,6 @@ class Result:
     Attributes:
         total, good: steps that were compared, and those that are alike; what the machine shows after boot is one.
         differences: the others.
-        own_pages: steps that the recorded kernel refused over pages of its own.  They are done and compared like the
-            others, with the refusal injected for the blocks that the recorded log names; where that is not possible
-            they are left out.
         beyond_fuse: steps that were left out because FUSE cannot answer as sysfs does.
     """
 
@@ -47,7 +41,6 @@ class Result:
     total: int = 0
     good: int = 0
     differences: list[Difference] = field(factory=list)
-    own_pages: list[str] = field(factory=list)
     beyond_fuse: list[str] = field(factory=list)
 
     def count(self, what: str, lines: list[str]) -> None:
@@ -70,13 +63,7 @@ def replay(transcript: Transcript, door: Door) -> Result:
         if door.behind_fuse and _beyond_fuse(step):
             result.beyond_fuse.append(str(step))
             continue
-        own = _own_blocks(step, transcript.header)
-        if own:
-            result.own_pages.append(str(step))
-        with door.keep_online(own) as possible:
-            if own and not possible:
-                continue
-            outcome = actor.do(step)
+        outcome = actor.do(step)
         lines = [line for line in [compare.answer(step, outcome)] if line]
         if _looks(step):
             want_new, got_new = compare.followed(step, want), snapshot.take(door.calls)
@@ -109,9 +96,3 @@ def _beyond_fuse(step: Step) -> bool:
         case ["lseek", _, offset, os.SEEK_SET]:
             return bool(refused) and offset >= 0
     return False
-
-
-def _own_blocks(step: Step, header: Header) -> list[int]:
-    """The blocks that the recorded kernel would not offline because of pages it had taken for itself."""
-    pages_per_block = int(header.boot["block_size_bytes"], 16) // _PAGE_SIZES.get(header.arch, PAGE_SIZE)
-    return sorted({pfn // pages_per_block for pfn in step.own_pages})

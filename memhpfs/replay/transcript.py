@@ -6,7 +6,6 @@ A transcript is JSON lines: a header (the machine, and all followed files right 
 
 import errno
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,8 +66,6 @@ _BOOT_KEYS = {"iomem": list, "block_size_bytes": str}
 
 #: What a step is about, in the order that is looked for.
 _ABOUT = ("path", "args", "id", "action", "kind", "pid")
-_PAGE_DUMP = re.compile(r"page:.*\bpfn:(0x[0-9a-f]+)")
-_EBUSY = errno.EBUSY
 
 
 def errno_name(number: int) -> str:
@@ -141,7 +138,6 @@ class Step:
         outcome: what Linux answered.
         uevents: what it sent meanwhile, in order.
         changed: followed files that changed, None for those that are gone; None if nobody looked.
-        kmsg: what it logged.
     """
 
     number: int
@@ -150,7 +146,6 @@ class Step:
     outcome: Outcome
     uevents: tuple[Mapping[str, str], ...] = ()
     changed: Mapping[str, Any] | None = None
-    kmsg: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         about = next((self.fields[key] for key in _ABOUT if key in self.fields), "")
@@ -158,21 +153,6 @@ class Step:
             about = " ".join(str(word).removeprefix("h:")[:80] for word in about)
         data = f" {self.fields['data']!r}"[:40] if "data" in self.fields else ""
         return f"step {self.number} {self.do} {about}{data}".rstrip()
-
-    @property
-    def own_pages(self) -> tuple[int, ...]:
-        """Frames that the recorded kernel had allocated for itself, and would not offline.
-
-        Where they lie is chance, so no model can know them; the log names them.  Memory reserved at boot is not meant.
-        """
-        if self.outcome.errno != _EBUSY and not (self.do == "unplug" and self.outcome.ok is False):
-            return ()
-        pages = []
-        for line, after in zip(self.kmsg, (*self.kmsg[1:], ""), strict=True):
-            match = _PAGE_DUMP.match(line)
-            if match and "reserved" not in after:
-                pages.append(int(match[1], 16))
-        return tuple(pages)
 
 
 @frozen
@@ -262,7 +242,6 @@ def _step(record: dict[str, Any], number: int, where: str) -> Step:
         _check_call(record["args"], where)
     return Step(
         number, do, record, _outcome(record, where), tuple(record.get("uevents") or ()), record.get("changed"),
-        tuple(record.get("kmsg") or ()),
     )
 
 
