@@ -14,6 +14,8 @@ import needs
 import pytest
 from host_kit import Daemon, Writer, serving
 
+#: Much less than the waits here would last, in seconds; how fast a signal is, the benchmark tells.
+SOON_S = 2.0
 #: Signals that a Python program does not catch.
 DEADLY = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
 
@@ -31,13 +33,13 @@ def _file(daemon: Daemon, number: int = 0) -> Path:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGUSR1])
 def test_signal_interrupts_a_writer(daemon, number):
-    """Any signal ends an interruptible wait within 10 ms: the writer dies, or sees EINTR where it has a handler."""
+    """Any signal ends an interruptible wait at once: the writer dies, or sees EINTR where it has a handler."""
     writers = [Writer(_file(daemon, i), "!sleep 20") for i in range(5)]
     took = [writer.signal(number) for writer in writers]
 
     wanted = errno.EINTR if number == signal.SIGUSR1 else -number
     assert [writer.end() for writer in writers] == [wanted] * 5
-    assert min(took) < 0.01
+    assert max(took) < SOON_S
 
 
 def test_signal_interrupts_what_costs_nothing(daemon):
@@ -45,7 +47,7 @@ def test_signal_interrupts_what_costs_nothing(daemon):
     writer = Writer(_file(daemon), "!spin")
     assert _file(daemon, 1).read_text() == "online\n"
 
-    assert writer.signal(signal.SIGTERM) < 0.1
+    assert writer.signal(signal.SIGTERM) < SOON_S
     assert writer.end() == -signal.SIGTERM
 
 
@@ -58,7 +60,7 @@ def test_signal_to_another_process_of_the_descriptor(daemon):
     os.kill(int(children[0]), signal.SIGTERM)
     writer.end()
 
-    assert time.monotonic() - at < 0.2
+    assert time.monotonic() - at < SOON_S
 
 
 def test_deaf_pause_is_not_interrupted(daemon):
@@ -74,7 +76,7 @@ def test_dying_waiter_leaves_the_lock_queue(daemon):
     holder = Writer(_file(daemon, 0), "!hold 0.6")
     waiter, other = Writer(_file(daemon, 1), "!hold 20"), Writer(_file(daemon, 2), "!hold 0")
 
-    assert waiter.signal(signal.SIGTERM) < 0.1
+    assert waiter.signal(signal.SIGTERM) < SOON_S
     assert waiter.end() == -signal.SIGTERM
     assert (holder.end(), other.end()) == (0, 0)
 
@@ -96,7 +98,7 @@ def test_second_signal_after_the_wait_for_the_lock(daemon):
     assert holder.end() == 0
     time.sleep(0.1)
 
-    assert waiter.signal(signal.SIGTERM) < 0.1
+    assert waiter.signal(signal.SIGTERM) < SOON_S
 
 
 def test_many_waiters_get_the_lock(daemon):
@@ -118,8 +120,8 @@ def test_readers_beside_many_waiting_writers(daemon):
         assert _file(daemon, 23).read_text() == "online\n"
         took.append(time.monotonic() - at)
 
-    assert statistics.median(took) < 0.005
-    assert max(took) < 0.2
+    assert statistics.median(took) < 0.1
+    assert max(took) < 0.5
     assert [writer.end() for writer in writers] == [0] * 24
 
 
@@ -183,9 +185,9 @@ def test_second_writer_of_the_same_file_can_be_killed(daemon):
     others = [Writer(_file(daemon), "!hold 0") for _ in DEADLY]
 
     for other, number in zip(others, DEADLY, strict=True):
-        assert other.signal(number) < 0.1
+        assert other.signal(number) < SOON_S
     assert first.process.poll() is None
-    assert first.signal(signal.SIGTERM) < 0.1
+    assert first.signal(signal.SIGTERM) < SOON_S
 
 
 def test_writers_that_opened_the_file_before_anybody_waited(daemon):
@@ -201,7 +203,7 @@ def test_writers_that_opened_the_file_before_anybody_waited(daemon):
         for other in others:
             at = time.monotonic()
             other.terminate()
-            assert (other.wait(10), time.monotonic() - at < 0.1) == (-signal.SIGTERM, True)
+            assert (other.wait(10), time.monotonic() - at < SOON_S) == (-signal.SIGTERM, True)
         assert hold.poll() is None
         hold.kill()
         hold.wait()

@@ -354,6 +354,25 @@ def test_quit_unmounts(daemon, tmp_path):
     assert not os.path.ismount(daemon.root)
 
 
+def test_quit_of_a_client_that_does_not_wait(daemon, tmp_path):
+    """The answers to what it said before go first, and without anybody to answer the daemon ends all the same."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.connect(qmp_of(tmp_path))
+        client.sendall(b'{"execute": "qmp_capabilities"} {"execute": "quit"}')
+    assert daemon.process.wait(5) == 0
+
+
+def test_what_was_said_before_quit_is_answered(daemon, tmp_path):
+    """All of it in one piece: each request has its answer, and then the connection ends."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.connect(qmp_of(tmp_path))
+        client.sendall(b'{"execute": "qmp_capabilities"}' + b'{"execute": "query-memory-devices"}' * 50
+                       + b'{"execute": "quit"}{"execute": "query-version"}')
+        said = client.makefile("rb").read().splitlines()
+    assert [next(iter(json.loads(line))) for line in said if b"event" not in line] == ["QMP"] + ["return"] * 52
+    assert daemon.process.wait(5) == 0
+
+
 LIBRARY = """
 import asyncio, sys
 from qemu.qmp import QMPClient, ExecuteError

@@ -28,9 +28,9 @@ def _kill(machine: Machine, part: str, number: int = signal.SIGKILL) -> tuple[in
 
 
 def _ends(start, part: str, code: int, number: int = signal.SIGKILL) -> None:
-    """A signal ends the machine with a code in time; the best of three counts, as the computer may be busy."""
+    """A signal ends the machine with a code in time; the best of some counts, as the computer may be busy."""
     took = 1.0
-    for _ in range(3):
+    for _ in range(6):
         if took > LIMIT_S:
             with start() as machine:
                 found, took = _kill(machine, part, number)

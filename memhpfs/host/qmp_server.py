@@ -7,8 +7,8 @@ Lives here: the socket, lines, time stamps, queues.  Must not: what a command do
     server.announce()                             # whenever hardware.events may have grown
     server.kernel_log(seconds, level, text)       # for each line of the kernel's log
 
-`wake` is called after each command, since it may have left work for the guest; `on_quit` after the answer to `quit`,
-`on_bug` when a command raises what it should not.
+`wake` is called after each command, since it may have left work for the guest; `on_quit` when whoever said `quit` has
+the answer or is gone, `on_bug` when a command raises what it should not.
 """
 
 import contextlib
@@ -96,7 +96,7 @@ class QmpServer:
 
     Attributes:
         wake: called after each command.
-        on_quit: called once a client's `quit` is answered.
+        on_quit: called once a client's `quit` is answered, or that client is gone.
         on_bug: called with a mistake of our own, of which the client hears, and the server goes on.
     """
 
@@ -106,6 +106,7 @@ class QmpServer:
     on_bug: Callable[[str, Exception], None]
     _clients: "dict[Session, trio.MemorySendChannel[Event]]" = field(factory=dict, init=False)
     _next_line: int = field(default=0, init=False)
+    _quitter: Session | None = field(default=None, init=False)
 
     async def serve(
         self, path: str, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -167,6 +168,8 @@ class QmpServer:
             pass
         finally:
             self._clients.pop(session, None)
+            if session is self._quitter:
+                self.on_quit()
 
     async def _read(self, stream: trio.SocketStream, session: Session, queue: "trio.MemorySendChannel[Event]") -> None:
         while not session.overrun and (data := await stream.receive_some(_CHUNK)):
@@ -174,6 +177,9 @@ class QmpServer:
                 self._put(session, queue, reply)
                 self.announce()
                 self.wake()
+                if self.hardware.quitting and self._quitter is None:
+                    self._quitter = session
+                    return
 
     async def _write(
         self, stream: trio.SocketStream, queue: "trio.MemoryReceiveChannel[Event]", client: trio.CancelScope
@@ -182,6 +188,4 @@ class QmpServer:
         async with queue:
             async for what in queue:
                 await stream.send_all(json.dumps(what).encode() + b"\r\n")
-                if self.hardware.quitting and "return" in what:
-                    self.on_quit()
         client.cancel()
