@@ -6,6 +6,7 @@ from typing import NoReturn
 
 import click
 
+from memhpfs.cli.greeting import greeting
 from memhpfs.cli.mount import start_logging
 from memhpfs.errors import UserError
 from memhpfs.machine.load import load
@@ -50,8 +51,9 @@ def command(
     sys.stdout.flush()
     try:
         from memhpfs.host.daemon import ServeOptions
+        from memhpfs.host.rules import check_rules, read_rules
         from memhpfs.host.run import run_machine
-        from memhpfs.host.udevd import UdevOptions, find_udevd, read_rules
+        from memhpfs.host.udevd import UdevOptions, find_udevd
     except ImportError as error:
         raise UserError(f"pyfuse3 cannot be used: {error}; install libfuse3 (package fuse3)", 125) from None
     texts = read_rules(rules)
@@ -59,6 +61,12 @@ def command(
         qmp=os.path.abspath(qmp) if qmp else None, uevents=uevents, allow_other=allow_other, loop=loop, verbose=verbose
     )
     wanted = UdevOptions(find_udevd(), texts, host_rules) if udev or rules or host_rules else None
-    code = run_machine(machine, cmd or (os.environ.get("SHELL", "/bin/sh"),), options, proc=proc, udev=wanted)
+    check_rules(texts)
+
+    def on_built(running: str) -> None:
+        if not cmd and os.isatty(0) and os.isatty(1):
+            click.echo(greeting(machine, running, root=os.geteuid() == 0))
+
+    code = run_machine(machine, cmd, options, proc=proc, udev=wanted, on_built=on_built)
     # To take Python down takes ten times as long as it took the machine to end.
     os._exit(code)

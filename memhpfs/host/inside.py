@@ -5,8 +5,8 @@ then udevd if wanted; then the command.  The command's end is the machine's end.
 """
 
 import contextlib
+import logging
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -17,10 +17,12 @@ from attrs import frozen
 
 from memhpfs.errors import UserError
 from memhpfs.host.namespaces import Channel, exit_code_of, fork_forwarding
+from memhpfs.host.shell import set_environment, shell_command
 from memhpfs.host.skeleton import build_sys, cover_proc
 from memhpfs.host.syscalls import (
     FUSE_SUPER_MAGIC,
     bind,
+    bring_up,
     die_with_parent,
     file_system_type,
     make_read_only,
@@ -40,13 +42,15 @@ _READY = b"ready"
 _PROC_FLAGS = 2 | 4 | 8
 _EXIT_CANNOT, _EXIT_NOT_FOUND, _EXIT_NOT_EXECUTABLE = 125, 127, 126
 
+_log = logging.getLogger(__name__)
+
 
 @frozen
 class Inside:
     """What runs inside.
 
     Attributes:
-        command: program and arguments.
+        command: program and arguments; none: the user's shell.
         serve: runs the daemon for a mount point and calls back when the tree is usable; never returns early.
         socket: path of the machine's socket on the host; the directory must be there.
         proc: whether /proc files are covered too.
@@ -68,13 +72,13 @@ class Inside:
             self._private_sys()
             udevd = start_udevd(self.udev) if self.udev is not None else 0
             channel.tell("built")
-            channel.wait()
+            name = channel.wait()
         except (OSError, UserError) as error:
             return channel.refuse(error)
-        return _reap(self._start_command(where), daemon, udevd)
+        return _reap(self._start_command(where, name), daemon, udevd)
 
     def _private_mounts(self) -> None:
-        """/proc of the new process namespace, /dev read-only, /run empty."""
+        """/proc of the new process namespace, /dev read-only, /run empty, the loopback interface up."""
         host = os.open(os.path.dirname(self.socket), os.O_PATH | os.O_CLOEXEC)
         make_slave()
         mount("proc", "/proc", "proc", _PROC_FLAGS)
@@ -85,6 +89,11 @@ class Inside:
             path.mkdir(parents=True)
         bind(f"/proc/self/fd/{host}", str(_HOST))
         os.close(host)
+        try:
+            bring_up("lo")
+        except OSError as error:
+            # Without a user namespace it takes CAP_NET_ADMIN, which containers seldom have.
+            _log.info("the loopback interface stays down: %s", error.strerror)
 
     def _start_daemon(self) -> int:
         """Start the daemon and wait until its tree is usable; its pid.
@@ -120,8 +129,8 @@ class Inside:
         if self.proc:
             cover_proc(str(_MODEL / "proc"))
 
-    def _start_command(self, where: str) -> int:
-        return fork_forwarding(lambda: exec_command(self.command, where, self.socket))
+    def _start_command(self, where: str, name: str) -> int:
+        return fork_forwarding(lambda: exec_command(self.command or shell_command(name), where, self.socket, name))
 
 
 def qmp_inside(socket: str) -> str:
@@ -137,22 +146,20 @@ def working_directory() -> str:
         return "/"
 
 
-def exec_command(command: Sequence[str], where: str, socket: str) -> NoReturn:
+def exec_command(command: Sequence[str], where: str, socket: str, machine: str) -> NoReturn:
     """Become the command; ends with 127 or 126 where there is none.
 
     Args:
         where: the directory to start it in, if that is there.
         socket: path of the machine's socket on the host.
+        machine: the machine's name.
     """
     # Python ignores these; handlers are gone after exec by themselves.
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     with contextlib.suppress(OSError):
         os.chdir(where)
-    os.environ["MEMHPFS_QMP"] = qmp_inside(socket)
-    os.environ["SYSTEMD_DEVICE_VERIFY_SYSFS"] = "0"
-    if shutil.which("memhpfs") is None:
-        os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:{Path(sys.executable).parent}"
+    set_environment(machine, qmp_inside(socket))
     code = _EXIT_NOT_EXECUTABLE
     try:
         os.execvp(command[0], list(command))

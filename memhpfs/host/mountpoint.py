@@ -6,7 +6,6 @@ Every mistake becomes one line that names the directory.
 
 import ctypes
 import errno
-import fcntl
 import logging
 import os
 import re
@@ -23,7 +22,7 @@ from attrs import frozen
 from memhpfs.errors import UserError
 from memhpfs.host.interrupt import Interrupts
 
-__all__ = ["FS_NAME", "Mount", "alone", "check_fuse", "mounted", "mounts_at", "prepare"]
+__all__ = ["FS_NAME", "Mount", "check_fuse", "mounted", "mounts_at", "prepare"]
 
 #: Source of the mount, and with "fuse." before it its type.
 FS_NAME = "memhpfs"
@@ -67,20 +66,6 @@ def check_fuse() -> None:
         raise UserError("no permission to open /dev/fuse: it needs mode 0666, or memhpfs root")
     if os.geteuid() != 0 and shutil.which("fusermount3") is None:
         raise UserError("no fusermount3, which mounts for ordinary users: install the package fuse3, or run as root")
-
-
-@contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Be the only one in such a block with the same directory; others wait.
-
-    So what `prepare` finds holds until the mount, where several processes want one mount point.
-    """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def prepare(directory: str) -> str:

@@ -26,6 +26,8 @@ from typing import NoReturn
 
 from attrs import define, field, frozen
 
+from memhpfs.errors import UserError
+from memhpfs.host.ids import map_ids
 from memhpfs.host.registry import Files
 from memhpfs.host.syscalls import (
     NEWIPC,
@@ -119,18 +121,23 @@ class Channel:
 
     def refuse(self, error: Exception) -> int:
         """Inside: tell the caller why the machine cannot be built; the exit code."""
-        forbidden = isinstance(error, OSError) and error.errno in _FORBIDDEN
-        self.tell(f"{'forbidden' if forbidden else 'failed'}: {_say(error)}")
+        if isinstance(error, UserError) and error.exit_code == 2:
+            kind = "misused"
+        else:
+            kind = "forbidden" if isinstance(error, OSError) and error.errno in _FORBIDDEN else "failed"
+        self.tell(f"{kind}: {_say(error)}")
         return _EXIT_CANNOT
 
-    def wait(self) -> None:
-        """Inside: wait until the caller answers.
+    def wait(self) -> str:
+        """Inside: wait for the caller's answer.
 
         Raises:
             ConnectionError: the caller is gone.
         """
-        if not self._inside.recv(16):
+        answer = self._inside.recv(4096)
+        if not answer:
             raise ConnectionResetError(errno.ECONNRESET, "the caller is gone")
+        return answer.decode()
 
     def leave_caller(self) -> None:
         """Caller, after the fork: only the others hold the inner end from now on."""
@@ -146,22 +153,22 @@ class Channel:
         pid = _CREDENTIALS.unpack(ancillary[0][2])[0] if ancillary else 0
         return data.decode(), pid
 
-    def answer(self) -> None:
+    def answer(self, text: str = "go") -> None:
         """Caller: let the one that waits go on."""
-        self._caller.send(b"go")
+        self._caller.send(text.encode())
 
     def close(self) -> None:
         """Caller: the talk is over."""
         self._caller.close()
 
 
-def spawn(plan: Plan, init: Callable[[Channel], int], report: Callable[[int], None], files: Files) -> int:
+def spawn(plan: Plan, init: Callable[[Channel], int], report: Callable[[int], str], files: Files) -> int:
     """Run `init` as the first process of new namespaces, and wait for it.
 
     Args:
         init: says "built" on the channel when the machine is ready and waits for the answer, or refuses; its result is
             the exit code.
-        report: told init's pid when the machine is built.
+        report: told init's pid when the machine is built; the machine's name.
         files: made and removed by the keeper; the caller removes them once more, as the keeper may be killed.
 
     Returns:
@@ -169,14 +176,15 @@ def spawn(plan: Plan, init: Callable[[Channel], int], report: Callable[[int], No
 
     Raises:
         CannotBuild: the machine could not be built this way.
+        UserError: nor in any other way: what the caller wants cannot be used.
     """
     channel = Channel()
     keeper = _fork_keeper(plan, init, channel, files)
     channel.leave_caller()
     try:
-        _accompany(plan, channel, report)
+        name = _accompany(plan, channel, report)
         forward_signals(keeper)
-        channel.answer()
+        channel.answer(name)
     except BaseException:
         os.kill(keeper, signal.SIGKILL)
         os.waitpid(keeper, 0)
@@ -200,7 +208,7 @@ def _fork_keeper(plan: Plan, init: Callable[[Channel], int], channel: Channel, f
     return keeper
 
 
-def _accompany(plan: Plan, channel: Channel, report: Callable[[int], None]) -> None:
+def _accompany(plan: Plan, channel: Channel, report: Callable[[int], str]) -> str:
     """The caller's part until the machine is built."""
     while True:
         text, pid = channel.receive()
@@ -209,25 +217,17 @@ def _accompany(plan: Plan, channel: Channel, report: Callable[[int], None]) -> N
                 _map_ids(pid)
             channel.answer()
         elif text == "built":
-            report(pid)
-            return
+            return report(pid)
         else:
             kind, _, why = text.partition(": ")
+            if kind == "misused":
+                raise UserError(why, 2)
             raise CannotBuild(why or "the machine ended before it was built", forbidden=kind == "forbidden")
 
 
 def _map_ids(pid: int) -> None:
-    """Root keeps all ids there are; anybody else becomes root inside, and nobody but themselves outside."""
-    proc = Path(f"/proc/{pid}")
     try:
-        if os.geteuid() == 0:
-            for name in ("uid_map", "gid_map"):
-                rows = [line.split() for line in Path(f"/proc/self/{name}").read_text().splitlines()]
-                (proc / name).write_text("".join(f"{first} {first} {count}\n" for first, _, count in rows))
-        else:
-            (proc / "setgroups").write_text("deny")
-            (proc / "uid_map").write_text(f"0 {os.geteuid()} 1")
-            (proc / "gid_map").write_text(f"0 {os.getegid()} 1")
+        map_ids(pid)
     except OSError as error:
         raise CannotBuild(f"mapping user ids: {error.strerror}", forbidden=True) from None
 

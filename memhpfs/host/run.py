@@ -30,16 +30,19 @@ _log = logging.getLogger(__name__)
 
 
 def run_machine(
-    machine: Machine, command: Sequence[str], options: ServeOptions, *, proc: bool, udev: UdevOptions | None
+    machine: Machine, command: Sequence[str], options: ServeOptions, *, proc: bool, udev: UdevOptions | None,
+    on_built: Callable[[str], None],
 ) -> int:
     """Run a command in a machine of its own; its exit code.
 
     Args:
+        command: program and arguments; none: the user's shell.
         proc: whether the machine's /proc files cover the real ones.
         udev: how to run a udevd inside, or None.
+        on_built: told the machine's name before the command is started.
 
     Raises:
-        UserError: exit code 125: the machine cannot be built.
+        UserError: exit code 125: the machine cannot be built; 2: the udev rules cannot be used.
     """
     import trio
 
@@ -51,8 +54,11 @@ def run_machine(
         inner = evolve(options, qmp=qmp_inside(files.socket), on_ready=ready, registered=False)
         trio.run(serve, machine, mountpoint, inner)
 
-    def report(pid: int) -> None:
-        registry.write_entry("run", machine.name, shlex.join(command), files.socket, pid=pid)
+    def report(pid: int) -> str:
+        what = shlex.join(command or [os.environ.get("SHELL", "")])
+        name = registry.write_entry("run", machine.name, what, files.socket, pid=pid).name
+        on_built(name)
+        return name
 
     try:
         return _first_that_works(Inside(command, daemon, files.socket, proc, udev), report, files)
@@ -74,7 +80,7 @@ def _check_socket(path: str) -> None:
         raise UserError(str(error), _EXIT_CANNOT) from None
 
 
-def _first_that_works(inside: Inside, report: Callable[[int], None], files: registry.Files) -> int:
+def _first_that_works(inside: Inside, report: Callable[[int], str], files: registry.Files) -> int:
     """Try the plans in order.
 
     Raises:
@@ -99,25 +105,15 @@ def exec_in(name: str, command: Sequence[str]) -> int:
     """Run another command in a running machine; its exit code.
 
     Args:
-        name: the machine's pid, or its name if only one that runs has it.
+        name: the machine's name or pid.
 
     Raises:
         UserError: no such machine, or it cannot be entered.
     """
-    entry = _running(name)
+    entry = registry.named(name, "run", _EXIT_CANNOT)
     caller = os.getpid()
     child = fork_forwarding(lambda: _enter(entry, command, caller))
     return exit_code_of(os.waitpid(child, 0)[1])
-
-
-def _running(name: str) -> registry.Entry:
-    running = [entry for entry in registry.entries() if entry.kind == "run"]
-    found = [entry for entry in running if name in (str(entry.pid), entry.machine)]
-    if len(found) == 1:
-        return found[0]
-    choices = ", ".join(f"{entry.pid} ({entry.machine})" for entry in running) or "none"
-    what = "more than one machine is called" if found else "no running machine is called"
-    raise UserError(f"{what} {name!r}; running are: {choices}", _EXIT_CANNOT)
 
 
 def _enter(entry: registry.Entry, command: Sequence[str], caller: int) -> int:
@@ -126,7 +122,7 @@ def _enter(entry: registry.Entry, command: Sequence[str], caller: int) -> int:
 
     def main() -> NoReturn:
         die_with_parent()
-        exec_command(command, where, entry.qmp)
+        exec_command(command, where, entry.qmp, entry.name)
 
     try:
         same_user = os.stat(f"/proc/{entry.pid}/ns/user").st_ino == os.stat("/proc/self/ns/user").st_ino
