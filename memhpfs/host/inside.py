@@ -16,7 +16,9 @@ from typing import NoReturn
 from attrs import frozen
 
 from memhpfs.errors import UserError
-from memhpfs.host.namespaces import Channel, exit_code_of, fork_forwarding
+from memhpfs.host.channel import Channel
+from memhpfs.host.complain import complain
+from memhpfs.host.namespaces import exit_code_of, fork_forwarding
 from memhpfs.host.shell import set_environment, shell_command
 from memhpfs.host.skeleton import build_sys, cover_proc
 from memhpfs.host.syscalls import (
@@ -70,7 +72,7 @@ class Inside:
             self._private_mounts()
             daemon = self._start_daemon()
             self._private_sys()
-            udevd = start_udevd(self.udev) if self.udev is not None else 0
+            udevd = start_udevd(self.udev, channel.say) if self.udev is not None else 0
             channel.tell("built")
             name = channel.wait()
         except (OSError, UserError) as error:
@@ -165,7 +167,7 @@ def exec_command(command: Sequence[str], where: str, socket: str, machine: str) 
         os.execvp(command[0], list(command))
     except (OSError, ValueError) as error:
         code = _EXIT_NOT_FOUND if isinstance(error, FileNotFoundError) else code
-        _complain(f"{command[0]}: {error.strerror if isinstance(error, OSError) else error}")
+        complain(f"{command[0]}: {error.strerror if isinstance(error, OSError) else error}")
     finally:
         os._exit(code)
 
@@ -195,7 +197,7 @@ def _as_daemon(serve: Callable[[str, Callable[[], None]], None], ready: int) -> 
         code = 0
     except UserError as error:
         if told:
-            _complain(str(error))
+            complain(str(error))
         else:
             tell(str(error).encode())
     except BaseException:
@@ -205,10 +207,6 @@ def _as_daemon(serve: Callable[[str, Callable[[], None]], None], ready: int) -> 
     finally:
         sys.stderr.flush()
         os._exit(code)
-
-
-def _complain(text: str) -> None:
-    print(f"memhpfs: {text}", file=sys.stderr, flush=True)
 
 
 def _reap(command: int, daemon: int, udevd: int) -> int:
@@ -221,10 +219,10 @@ def _reap(command: int, daemon: int, udevd: int) -> int:
         if pid == command and not _dying(daemon):
             return exit_code_of(status)
         if pid == daemon:
-            _complain("the machine's file system ended; the command was killed")
+            complain("the machine's file system ended; the command was killed")
             return _EXIT_CANNOT
         if pid == udevd:
-            _complain("udevd ended; the machine goes on without it")
+            complain("udevd ended; the machine goes on without it")
 
 
 def _dying(pid: int) -> bool:

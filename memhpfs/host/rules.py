@@ -5,21 +5,21 @@ facility daemon, 24, and the level err, 3.
 Source: udevadm(8), systemd(1); log_rule_line (src/udev/udev-rules.c); udevd 252 and 257.
 """
 
-import contextlib
 import os
 import re
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from attrs import frozen
 
 from memhpfs.errors import UserError
+from memhpfs.host.complain import complain
 
 __all__ = [
-    "ENVIRONMENT", "PLACE", "Said", "check_rules", "complaints", "lines_of", "read_rules", "refuse_mistakes", "tell",
+    "ENVIRONMENT", "PLACE", "Said", "check_rules", "complaints", "lines_of", "read_rules",
+    "refuse_mistakes", "tell",
 ]
 
 #: Where the rules are inside.
@@ -74,11 +74,10 @@ def _is_mistake(line: Said) -> bool:
     return line.severity <= _ERR and not _HARMLESS.search(line.text)
 
 
-def tell(said: Iterable[Said]) -> None:
-    """Write complaints to stderr, if somebody reads it."""
+def tell(said: Iterable[Said], say: Callable[[str], None]) -> None:
+    """Tell complaints."""
     for line in said:
-        with contextlib.suppress(OSError):
-            print(f"memhpfs: udevd: {line.text}", file=sys.stderr, flush=True)
+        say(f"udevd: {line.text}")
 
 
 def check_rules(rules: Mapping[str, bytes]) -> None:
@@ -97,7 +96,7 @@ def check_rules(rules: Mapping[str, bytes]) -> None:
         )
     # The others udevd itself will tell.
     wrong = [line for line in complaints(lines_of(done.stderr), rules) if _is_mistake(line)]
-    tell(wrong)
+    tell(wrong, complain)
     refuse_mistakes(wrong)
 
 

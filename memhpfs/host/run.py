@@ -6,7 +6,6 @@ Exit codes: the command's own (128 plus the signal for a killed one), 125 when t
 import logging
 import os
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -14,6 +13,7 @@ from attrs import evolve
 
 from memhpfs.errors import UserError
 from memhpfs.host import registry
+from memhpfs.host.complain import complain
 from memhpfs.host.daemon import ServeOptions, serve
 from memhpfs.host.inside import Inside, exec_command, qmp_inside, working_directory
 from memhpfs.host.namespaces import PLANS, CannotBuild, exit_code_of, fork_forwarding, run_child, spawn, why_forbidden
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 def run_machine(
     machine: Machine, command: Sequence[str], options: ServeOptions, *, proc: bool, udev: UdevOptions | None,
-    on_built: Callable[[str], None],
+    on_built: Callable[[str], None], detached: bool = False,
 ) -> int:
     """Run a command in a machine of its own; its exit code.
 
@@ -40,6 +40,7 @@ def run_machine(
         proc: whether the machine's /proc files cover the real ones.
         udev: how to run a udevd inside, or None.
         on_built: told the machine's name before the command is started.
+        detached: the machine gets none of the caller's streams; without a command it goes on until it is stopped.
 
     Raises:
         UserError: exit code 125: the machine cannot be built; 2: the udev rules cannot be used.
@@ -54,6 +55,9 @@ def run_machine(
         inner = evolve(options, qmp=qmp_inside(files.socket), on_ready=ready, registered=False)
         trio.run(serve, machine, mountpoint, inner)
 
+    if detached and not command:
+        command = ("sleep", "infinity")
+
     def report(pid: int) -> str:
         what = shlex.join(command or [os.environ.get("SHELL", "")])
         name = registry.write_entry("run", machine.name, what, files.socket, pid=pid).name
@@ -61,7 +65,7 @@ def run_machine(
         return name
 
     try:
-        return _first_that_works(Inside(command, daemon, files.socket, proc, udev), report, files)
+        return _first_that_works(Inside(command, daemon, files.socket, proc, udev), report, files, detached=detached)
     finally:
         files.remove()
 
@@ -80,7 +84,7 @@ def _check_socket(path: str) -> None:
         raise UserError(str(error), _EXIT_CANNOT) from None
 
 
-def _first_that_works(inside: Inside, report: Callable[[int], str], files: registry.Files) -> int:
+def _first_that_works(inside: Inside, report: Callable[[int], str], files: registry.Files, *, detached: bool) -> int:
     """Try the plans in order.
 
     Raises:
@@ -93,7 +97,7 @@ def _first_that_works(inside: Inside, report: Callable[[int], str], files: regis
         if (plan.needs_root and os.geteuid() != 0) or (hears_host and inside.udev is not None):
             continue
         try:
-            return spawn(plan, inside, report, files)
+            return spawn(plan, inside, report, files, detached=detached)
         except CannotBuild as error:
             _log.info("%s: %s", plan.name, error)
             failed.setdefault(str(error), error)
@@ -128,6 +132,6 @@ def _enter(entry: registry.Entry, command: Sequence[str], caller: int) -> int:
         same_user = os.stat(f"/proc/{entry.pid}/ns/user").st_ino == os.stat("/proc/self/ns/user").st_ino
         enter(entry.pid, NAMESPACES & ~NEWUSER if same_user else NAMESPACES)
     except OSError as error:
-        print(f"memhpfs: the machine {entry.pid} cannot be entered: {error.strerror}", file=sys.stderr, flush=True)
+        complain(f"the machine {entry.name} cannot be entered: {error.strerror}")
         return _EXIT_CANNOT
     return run_child(main, caller)

@@ -12,13 +12,14 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
 from attrs import field, frozen
 
 from memhpfs.errors import UserError
+from memhpfs.host.complain import complain
 from memhpfs.host.rules import ENVIRONMENT, PLACE, Said, complaints, lines_of, refuse_mistakes, tell
 from memhpfs.host.syscalls import bind, die_with_parent, mount
 
@@ -58,8 +59,11 @@ def find_udevd() -> str:
     return found
 
 
-def start_udevd(options: UdevOptions) -> int:
+def start_udevd(options: UdevOptions, say: Callable[[str], None]) -> int:
     """Start udevd inside the machine and wait until it answers; its pid.
+
+    Args:
+        say: tells the caller complaints about the given rules, until udevd answers.
 
     Raises:
         UserError: it does not come up, or cannot read the rules (exit code 2).
@@ -75,7 +79,7 @@ def start_udevd(options: UdevOptions) -> int:
         _become_udevd(options.program, says)
     os.close(says)
     try:
-        refuse_mistakes(_tell(_until_it_answers(said), options.rules))
+        refuse_mistakes(_tell(_until_it_answers(said), options.rules, say))
         if not os.fork():
             _go_on_telling(said, options.rules)
     except UserError:
@@ -147,16 +151,16 @@ def _go_on_telling(said: int, names: Iterable[str]) -> NoReturn:
         die_with_parent()
         os.setsid()
         while part := os.read(said, _PIPE_BYTES):
-            _tell(part.decode(errors="replace"), names)
+            _tell(part.decode(errors="replace"), names, complain)
     finally:
         os._exit(0)
 
 
-def _tell(log: str, names: Iterable[str]) -> list[Said]:
-    """Write what udevd says to its log, and complaints to stderr; these."""
+def _tell(log: str, names: Iterable[str], say: Callable[[str], None]) -> list[Said]:
+    """Write what udevd says to its log, and tell complaints; these."""
     said = lines_of(log)
     with open(_LOG, "a") as file:
         file.writelines(f"{line.text}\n" for line in said)
     wrong = list(complaints(said, names))
-    tell(wrong)
+    tell(wrong, say)
     return wrong
