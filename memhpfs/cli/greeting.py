@@ -30,7 +30,7 @@ def greeting(machine: Machine, name: str, *, root: bool) -> str:
         (f"echo online_movable > memory{first}/state", "put a block online, by hand"),
         (f"chmem --enable {format_size(size // 2)}", "or some more, by size"),
         ("memhpfs unplug d0", "take the DIMM out again"),
-        (f"echo offline > memory{last}/state", "the kernel keeps some memory for itself"),
+        (f"echo offline > memory{last}/state", "some memory the kernel keeps"),
         ("memhpfs help", "the help pages"),
     )
     tries = "\n".join(f"  {command:<{_COLUMN}}{f'# {why}' if why else ''}".rstrip() for command, why in rows)
