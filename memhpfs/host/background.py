@@ -91,11 +91,15 @@ def _wait_for(child: int, told: int, mask: set[signal.Signals | int]) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, end)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    if os.read(told, 1) and not got:
+    ready = os.read(told, 1)
+    # Either a signal ends both, or it comes too late: this process goes its way to exit code 0.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+    if ready and not got:
         return 0
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if got:
         signal.signal(got[0], signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.kill(os.getpid(), got[0])
     if code <= 0:
         how = f" ({signal.strsignal(-code)})" if code else ""

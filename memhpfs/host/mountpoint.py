@@ -22,7 +22,9 @@ from attrs import frozen
 from memhpfs.errors import UserError
 from memhpfs.host.interrupt import Interrupts
 
-__all__ = ["FS_NAME", "Mount", "check_fuse", "mounted", "mounts_at", "prepare"]
+__all__ = [
+    "FS_NAME", "Mount", "allow_other", "check_fuse", "make_directory", "mounted", "mounts_at", "prepare",
+]
 
 #: Source of the mount, and with "fuse." before it its type.
 FS_NAME = "memhpfs"
@@ -66,6 +68,25 @@ def check_fuse() -> None:
         raise UserError("no permission to open /dev/fuse: it needs mode 0666, or memhpfs root")
     if os.geteuid() != 0 and shutil.which("fusermount3") is None:
         raise UserError("no fusermount3, which mounts for ordinary users: install the package fuse3, or run as root")
+
+
+def make_directory(directory: str) -> bool:
+    """Make the directory if nothing of this name is there; whether it was made.
+
+    Raises:
+        UserError: it cannot be made; exit code 2 where its parent is not there.
+    """
+    try:
+        os.mkdir(directory)
+    except FileExistsError:
+        return False
+    except FileNotFoundError:
+        parent = os.path.dirname(directory.rstrip("/"))
+        what = f"no directory {parent} to make it in" if parent else "no such directory"
+        raise UserError(f"{directory}: {what}", 2) from None
+    except OSError as error:
+        raise UserError(f"{directory}: {_why(error)}") from None
+    return True
 
 
 def prepare(directory: str) -> str:
