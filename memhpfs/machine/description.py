@@ -54,6 +54,7 @@ class Machine:
         hotplug_base: address from which plugged devices are placed.
         dimms: those plugged at boot, in order.
         fillings: workloads started after that, in order.
+        remarks: on what of the file has no effect, for whoever wrote it.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Machine:
     hotplug_base: int
     dimms: tuple[Dimm, ...] = ()
     fillings: tuple[Filling, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def ram_bytes(self) -> int:
