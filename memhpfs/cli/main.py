@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "mount": ("memhpfs.cli.mount", "Serve a machine at a directory."),
     "run": ("memhpfs.cli.run", "Run a command inside a private machine."),
     "exec": ("memhpfs.cli.exec", "Run another command in a running machine."),
+    "stop": ("memhpfs.cli.stop", "End running machines."),
     "machine": ("memhpfs.cli.machine", "List, show and check machines."),
     "plug": ("memhpfs.cli.hardware", "Plug a DIMM into a running machine."),
     "unplug": ("memhpfs.cli.hardware", "Ask a running machine to give a DIMM back."),

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from attrs import frozen
 
+from memhpfs.kernel.geometry import ARCHES, block_size_of
 from memhpfs.kernel.spec import RamRange, Spec
 from memhpfs.units import MIB, align_up
 
@@ -70,6 +71,11 @@ class Machine:
     def ram_bytes(self) -> int:
         """Boot RAM that is installed, in bytes."""
         return installed_bytes(self.spec.ram)
+
+    @property
+    def block_size_bytes(self) -> int:
+        """The size of its memory blocks."""
+        return self.spec.block_size_bytes or block_size_of(ARCHES[self.spec.arch], self.spec.ram)
 
 
 def installed_bytes(ram: Iterable[RamRange]) -> int:
