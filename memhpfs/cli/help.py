@@ -2,13 +2,14 @@
 
 import difflib
 import sys
+from collections.abc import Iterator
 from importlib import resources
 
 import click
 
 from memhpfs.errors import UserError
 
-__all__ = ["TOPICS", "command"]
+__all__ = ["TOPICS", "command", "show"]
 
 #: The pages, in the order in which one reads them.
 TOPICS = (
@@ -33,7 +34,7 @@ def command(ctx: click.Context, topic: str | None) -> None:
     elif topic not in TOPICS and (other := _command(ctx, topic)) is not None:
         click.echo(other)
     else:
-        _show(page(topic))
+        show(page(topic))
 
 
 def _command(ctx: click.Context, name: str) -> str | None:
@@ -64,12 +65,21 @@ def _list_pages() -> None:
     click.echo("\nRead one with: memhpfs help TOPIC.  The options of a command: memhpfs COMMAND --help")
 
 
-def _show(text: str) -> None:
+def show(text: str) -> None:
     """As Markdown is meant to look on a terminal; as it is written elsewhere."""
-    if not sys.stdout.isatty():
-        click.echo(text.rstrip())
-        return
-    from rich.console import Console
-    from rich.markdown import Markdown
+    if sys.stdout.isatty():
+        from memhpfs.cli.pages import print_page
 
-    Console().print(Markdown(text))
+        print_page(text)
+    else:
+        click.echo("\n".join(_without_fences(text)))
+
+
+def _without_fences(text: str) -> Iterator[str]:
+    """The lines of a page, whose fenced blocks are indented instead, for people and scripts that know no Markdown."""
+    fenced = False
+    for line in text.rstrip().split("\n"):
+        if line.startswith("```"):
+            fenced = not fenced
+        else:
+            yield f"    {line}".rstrip() if fenced else line
