@@ -28,7 +28,7 @@ from memhpfs.host.fuse import Requests
 from memhpfs.host.interrupt import Interrupts
 from memhpfs.host.invalidate import Invalidator
 from memhpfs.host.loop import serve_requests
-from memhpfs.host.mountpoint import allow_other, alone, check_fuse, make_directory, mounted, prepare
+from memhpfs.host.mountpoint import allow_other, check_fuse, make_directory, mounted, prepare
 from memhpfs.host.netlink import UeventSocket
 from memhpfs.host.qmp_server import QmpServer
 from memhpfs.machine.description import Machine
@@ -87,7 +87,7 @@ async def serve(machine: Machine, mountpoint: str, options: ServeOptions) -> Non
     check_fuse()
     with ExitStack() as before_mount:
         if options.registered:
-            before_mount.enter_context(alone(registry.runtime_dir()))
+            before_mount.enter_context(registry.alone(registry.runtime_dir()))
         # From here on a signal ends a machine only when what there is of it can be taken back.
         with (
             trio.open_signal_receiver(*_STOP_SIGNALS) as signals,
@@ -121,7 +121,7 @@ def _directory(mountpoint: str, let_others: Callable[[], None]) -> Iterator[None
     finally:
         if made:
             let_others()
-            with suppress(OSError, UserError), alone(registry.runtime_dir()):
+            with suppress(OSError, UserError), registry.alone(registry.runtime_dir()):
                 os.rmdir(made)
 
 
@@ -189,14 +189,15 @@ async def _run(
 
 async def _announce(ready: trio.Event, place: _Place, options: ServeOptions) -> None:
     await ready.wait()
-    entry = registry.write_entry("mount", place.name, place.path, place.qmp) if options.registered else None
+    if options.registered:
+        registry.write_entry("mount", place.name, place.path, place.qmp)
     try:
         if options.on_ready is not None:
             options.on_ready()
         await trio.sleep_forever()
     finally:
-        if entry is not None:
-            registry.withdraw(entry)
+        if options.registered:
+            registry.withdraw()
 
 
 async def _stop_at_signal(signals: AsyncIterator[int], stop: Callable[[], None]) -> None:

@@ -6,7 +6,6 @@ Every mistake becomes one line that names the directory.
 
 import ctypes
 import errno
-import fcntl
 import logging
 import os
 import re
@@ -24,7 +23,7 @@ from memhpfs.errors import UserError
 from memhpfs.host.interrupt import Interrupts
 
 __all__ = [
-    "FS_NAME", "Mount", "allow_other", "alone", "check_fuse", "make_directory", "mounted", "mounts_at", "prepare",
+    "FS_NAME", "Mount", "allow_other", "check_fuse", "make_directory", "mounted", "mounts_at", "prepare",
 ]
 
 #: Source of the mount, and with "fuse." before it its type.
@@ -69,20 +68,6 @@ def check_fuse() -> None:
         raise UserError("no permission to open /dev/fuse: it needs mode 0666, or memhpfs root")
     if os.geteuid() != 0 and shutil.which("fusermount3") is None:
         raise UserError("no fusermount3, which mounts for ordinary users: install the package fuse3, or run as root")
-
-
-@contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Be the only one in such a block with the same directory; others wait.
-
-    So what `prepare` finds holds until the mount, where several processes want one mount point.
-    """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def make_directory(directory: str) -> bool:
