@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test setup lint types pytest replay soak bench clean
+.PHONY: help run test setup lint types pytest replay soak bench picture clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ soak: setup ## An hour of random use; `make soak SECONDS=600` takes less
 
 bench: setup ## Time reads through FUSE, against a C daemon and the kernel's own sysfs
 	$(BIN)/python scripts/bench.py $(ARGS)
+
+picture: setup ## The session in README, typed and drawn anew: scripts/session.svg
+	scripts/picture $(ARGS)
 
 clean: ## Remove what was built here, the virtual environment too
 	rm -rf .venv .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
