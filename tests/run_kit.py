@@ -50,11 +50,13 @@ class Person:
 
     Attributes:
         home: a directory of theirs.
-        user: whether it is the ordinary user.
+        user: the ordinary user, if it is not root.
+        checkout: this project, as they can read it.
     """
 
     home: Path
-    user: bool
+    user: users.User | None = None
+    checkout: Path = Path(__file__).parent.parent
 
     @property
     def registry(self) -> Path:
@@ -67,7 +69,7 @@ class Person:
         if self.user:
             return users.as_user(words)
         path = f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin"
-        return ["env", "-u", "MEMHPFS_QMP", path, *words]
+        return ["env", path, *words]
 
     def do(self, *argv: str, **popen: Any) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
@@ -236,14 +238,15 @@ def _leaves(pid: int) -> list[int]:
 
 @contextmanager
 def person(who: str) -> Iterator[Person]:
-    """One of PEOPLE."""
+    """One of PEOPLE, with a directory that nobody else has."""
     needs.fuse()
     if who == "user":
         users.need_user()
-        with users.user_directory("person") as home:
-            yield Person(home, True)
+        user = users.ordinary_user()
+        with users.new_directory(user.uid, user.gid, user.home) as home:
+            yield Person(home, user, user.checkout)
         return
     needs.root()
     needs.user_namespaces()
-    with tempfile.TemporaryDirectory(prefix="memhpfs-test-") as home:
-        yield Person(Path(home), False)
+    with users.new_directory(os.geteuid(), os.getegid()) as home:
+        yield Person(home)

@@ -97,11 +97,11 @@ def test_fill(person):
 @pytest.mark.parametrize("abstract", [False, True])
 def test_word_to_the_service_manager(person, abstract):
     """READY=1 comes once the tree is usable, and the tree was not there before."""
-    address = f"\0memhpfs-test-{os.getpid()}" if abstract else str(person.home / "notify")
+    address = ("\0" if abstract else "") + str(person.home / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(address)
         manager.settimeout(10)
-        with mounted(person, "-M", "tiny", env=os.environ | {"NOTIFY_SOCKET": address.replace("\0", "@")}) as machine:
+        with mounted(person, "-M", "tiny", variables=[f"NOTIFY_SOCKET={address.replace(chr(0), '@')}"]) as machine:
             assert manager.recv(100) == b"READY=1"
             assert (machine.memory / "block_size_bytes").read_text() == "8000000\n"
     assert machine.said == f"memhpfs: machine tiny is at {machine.root}\n"

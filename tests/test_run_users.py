@@ -2,6 +2,7 @@
 
 import select
 import signal
+import subprocess
 from pathlib import Path
 
 import needs
@@ -11,7 +12,8 @@ from run_kit import BLOCK, MEMORY
 
 user = pytest.mark.parametrize("person", ["user"], indirect=True)
 root = pytest.mark.parametrize("person", ["root"], indirect=True)
-CHECK = Path(__file__).parent.parent / "scripts/container-check"
+#: A script of the checkout.
+CHECK = "scripts/container-check"
 #: A shell that may make no user namespaces, as the root of one, or as whoever calls it.
 FORBIDDEN = ["sh", "-c", 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"', "sh"]
 AS_NOBODY = ["setpriv", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all"]
@@ -25,6 +27,25 @@ def test_user_is_root_inside(person):
     assert done.stdout.splitlines() == ["0", "d0: 128M at 0x100000000, node 0", "online"], done.stderr
     assert (person.home / "file").stat().st_uid == person.home.stat().st_uid
     person.wait_until_gone()
+
+
+@user
+def test_user_with_a_range_of_ids(person, tmp_path):
+    """Where /etc/subuid and /etc/subgid give a user ids, these are the other users inside."""
+    needs.root()
+    needs.program("newuidmap", "uidmap")
+    uid = person.home.stat().st_uid
+    files = "\n".join(f"echo {uid}:400000:1000 > {tmp_path}/{name}; mount --bind {tmp_path}/{name} /etc/{name}"
+                      for name in ("subuid", "subgid"))
+    script = "id -u; cat /proc/self/uid_map; touch f; chown 33:33 f; setpriv --reuid=33 --regid=33 --clear-groups id -u"
+    person_runs = person.argv("memhpfs", "run", "-M", "tiny", "--", "sh", "-c", script)
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f'touch /etc/subuid /etc/subgid; {files}\nexec "$@"', "sh", *person_runs],
+        cwd=person.home, capture_output=True, text=True, check=False,
+    )
+
+    assert done.stdout.split() == ["0", "0", str(uid), "1", "1", "400000", "1000", "33"], done.stderr
+    assert (person.home / "f").stat().st_uid == 400000 + 32
 
 
 @user
@@ -147,7 +168,7 @@ def test_root_without_rights(person):
 
 def test_container_check(person):
     """The check of a container tells line by line what works; its exit code is 0 if `run` does."""
-    done = person.do(str(CHECK))
+    done = person.do(str(person.checkout / CHECK))
     lines = dict(line.split("  ", 1) for line in done.stdout.splitlines())
 
     assert done.returncode == 0, done.stdout
@@ -158,7 +179,7 @@ def test_container_check(person):
 def test_container_check_without_fuse(person):
     """Without /dev/fuse the check says which option is missing."""
     hide = 'mkdir dev && touch dev/null && mount --bind /dev/null dev/null && mount --rbind dev /dev && exec "$@"'
-    done = person.do("unshare", "--mount", "sh", "-c", hide, "sh", CHECK)
+    done = person.do("unshare", "--mount", "sh", "-c", hide, "sh", str(person.checkout / CHECK))
     lines = dict(line.split("  ", 1) for line in done.stdout.splitlines())
 
     assert done.returncode == 1
