@@ -219,6 +219,27 @@ def starts(folder: Path, rounds: int) -> None:
               f"after an lsmem the daemon has {kib / 1024:.0f} MiB")
 
 
+def runs(folder: Path, rounds: int) -> None:
+    """Print how long a machine of one's own takes to start, and to end when it is killed."""
+    start_s, end_ms = [], []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        with subprocess.Popen(
+            [MEMHPFS, "run", "-M", "tiny", "--", "sh", "-c", "echo ready; exec sleep 60"], stdout=subprocess.PIPE,
+            env=os.environ | {"XDG_RUNTIME_DIR": str(folder)},
+        ) as process:
+            assert process.stdout
+            process.stdout.readline()
+            start_s.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            process.kill()
+            # All its processes have this pipe.
+            process.stdout.read()
+            end_ms.append((time.perf_counter() - began) * 1e3)
+    print(f"memhpfs run: the command starts after {statistics.median(start_s):.2f} s; "
+          f"killed, all of it is gone after {statistics.median(end_ms):.0f} ms, at most {max(end_ms):.0f} ms (limit 100)")
+
+
 @contextmanager
 def writers(root: Path, ended_ms: list[float]) -> Iterator[None]:
     """Writers that offline for ever; at the end, the milliseconds from the signal to the end of each."""
@@ -281,6 +302,7 @@ def main() -> int:
         met = "met" if ratio <= LIMIT else "NOT met"
         print(f"\nlimit: open+read+close at most {LIMIT} times the C floor; here {ratio:.2f}: {met}\n")
         starts(folder, min(options.rounds, 5))
+        runs(folder, min(options.rounds, 5))
         print()
         load(folder, min(options.rounds, 5))
     return 1 if options.check and ratio > LIMIT else 0

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,10 @@ import users
 from attrs import field, frozen
 
 _MARK = "MEMHPFS_TEST_RUN"
+#: The variables that tests take over from whoever calls them: who and where one is, what the tests themselves look at,
+#: and how programs reach the network.  Any other one would reach memhpfs too, and hide a fault or make one.
+_TAKEN_OVER = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TMPDIR", "CI", "SOAK_SECONDS", "MODEL_EXAMPLES",
+               "PYTEST_*", "*_proxy", "*_PROXY", "PIP_*", "*CERT*", "*_CA_*")
 #: How long what was killed may take to go, in seconds.
 _PATIENCE_S = 5.0
 _MEMORY = Path("/sys/devices/system/memory")
@@ -36,6 +41,14 @@ class Host:
     })
 
 
+def pytest_configure() -> None:
+    """Clean the environment, before anything looks at it."""
+    for name in list(os.environ):
+        if not any(fnmatchcase(name, pattern) for pattern in _TAKEN_OVER):
+            del os.environ[name]
+    os.environ["LANG"] = "C.UTF-8"
+
+
 @pytest.fixture(scope="session", autouse=True)
 def usual_signals() -> None:
     """What tests start can be interrupted, also where the tests run under nohup or behind `&`."""
@@ -54,10 +67,10 @@ def unchanged_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
     yield
 
-    users.forget()
     deadline = time.monotonic() + _PATIENCE_S
     while (left := _left_over(before, mark, ours)) and time.monotonic() < deadline:
         time.sleep(0.05)
+    users.forget()
     assert not left, "the tests left behind:\n" + "\n".join(left)
 
 
@@ -86,10 +99,12 @@ def _processes(mark: str) -> list[str]:
 
 
 def _counts(line: str, ours: str) -> bool:
-    """Whether a mount is no concern of others: not one of FUSE that somebody serves."""
+    """Whether a mount is no concern of others: it is at a directory of ours, over a part of the system, or dead."""
     place, kind = line.split()[1:3]
-    if not kind.startswith("fuse.memhpfs") or place.startswith(ours):
+    if place.startswith((ours, "/sys", "/dev")):
         return True
+    if not kind.startswith("fuse.memhpfs"):
+        return False
     try:
         os.statvfs(place)
     except OSError as error:

@@ -24,7 +24,10 @@ from memhpfs.kernel.lock import with_hotplug_lock
 from memhpfs.kernel.pause import Nudge, Op, Pause
 from memhpfs.sysfs.tree import Tree
 
-__all__ = ["MEMORY", "PYTHON", "Daemon", "SlowTree", "Writer", "serving", "start", "wait_until"]
+__all__ = [
+    "MEMORY", "PYTHON", "Daemon", "SlowTree", "Writer", "children", "content", "leaves", "serving", "start",
+    "wait_until", "waits_for_fuse",
+]
 
 MEMORY = "sys/devices/system/memory"
 PYTHON = [sys.executable, "-E"]
@@ -53,6 +56,13 @@ def _pauses(seconds: float, *, interruptible: bool) -> Op[int]:
     return 0
 
 
+def _until(file: Path) -> Op[int]:
+    """Ends when a file is there."""
+    while not file.exists():
+        yield Pause("test", 50_000_000, interruptible=False)
+    return 0
+
+
 def _spin() -> Op[int]:
     """Costs nothing, and ends only with a signal."""
     while (yield Pause("spinning", interruptible=True)) is Nudge.GO:
@@ -61,7 +71,7 @@ def _spin() -> Op[int]:
 
 
 class SlowTree(Tree):
-    """A tree where any writable file also takes `!WORD SECONDS`, and waits as the word says.
+    """A tree where any writable file also takes `!WORD SECONDS` or `!until FILE`, and waits as the word says.
 
     `!check` tells in the log how many tasks the daemon has, and is a bug of the model if anything does not add up.
     """
@@ -70,14 +80,15 @@ class SlowTree(Tree):
         if not data.startswith(b"!"):
             return super().write(ino, data)
         word, _, rest = data[1:].decode().partition(" ")
-        seconds = float(rest or 0)
         match word:
             case "sleep":
-                op = _pauses(seconds, interruptible=True)
+                op = _pauses(float(rest), interruptible=True)
             case "deaf":
-                op = _pauses(seconds, interruptible=False)
+                op = _pauses(float(rest), interruptible=False)
             case "hold":
-                op = with_hotplug_lock(self.kernel, "test", lambda: _pauses(seconds, interruptible=True))
+                op = with_hotplug_lock(self.kernel, "test", lambda: _pauses(float(rest), interruptible=True))
+            case "until":
+                op = _until(Path(rest.strip()))
             case "spin":
                 op = _spin()
             case "check":
@@ -133,6 +144,29 @@ def wait_until(condition: Any, seconds: float = 10.0) -> None:
         time.sleep(0.005)
 
 
+def content(path: Path) -> bytes:
+    """What a file of /proc says; nothing where its process is gone or is somebody else's."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def waits_for_fuse(pid: int) -> bool:
+    """Whether a process waits for the answer of a FUSE daemon."""
+    return content(Path(f"/proc/{pid}/wchan")) == b"request_wait_answer"
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process, in the order in which they were started."""
+    return [int(word) for word in content(Path(f"/proc/{pid}/task/{pid}/children")).split()]
+
+
+def leaves(pid: int) -> list[int]:
+    """The processes below one that have no children; itself if it has none."""
+    return [leaf for child in children(pid) for leaf in leaves(child)] or [pid]
+
+
 def start(root: Path, *options: str, **popen: Any) -> Daemon:
     """Start a mount with a SlowTree at a directory and wait until it is usable, or has ended."""
     log = root.with_name(f"{root.name}.log")
@@ -167,7 +201,7 @@ def serving(root: Path, *options: str, **popen: Any) -> Iterator[Daemon]:
 
 
 class Writer:
-    """A process that writes one text to one file."""
+    """A process that writes one text to one file, once it waits in the write or has ended."""
 
     def __init__(self, path: Path, text: str, command: Sequence[str] = ()) -> None:
         script = command or [*PYTHON, "-S", "-c", _WRITER, str(path), text]
@@ -175,17 +209,15 @@ class Writer:
         assert self.process.stdout is not None
         with self.process.stdout as told:
             told.read(1)
-        time.sleep(0.03)
+        wait_until(lambda: any(map(waits_for_fuse, leaves(self.process.pid))) or self.process.poll() is not None)
 
-    def signal(self, number: int) -> float:
-        """Send it a signal; how long it took to end, in seconds."""
-        at = time.monotonic()
+    def signal(self, number: int) -> int:
+        """Send it a signal and wait for its end, with a limit; its errno, or minus the signal that ended it."""
         self.process.send_signal(number)
-        self.process.wait(10)
-        return time.monotonic() - at
+        return self.end()
 
     def end(self) -> int:
-        """Its errno, or minus the signal that ended it."""
+        """Wait for its end, with a limit; its errno, or minus the signal that ended it."""
         return self.process.wait(10)
 
 

@@ -2,10 +2,9 @@
 
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from attrs import frozen
 from host_kit import MEMORY, wait_until
@@ -68,15 +67,19 @@ class Mounted:
 
 
 @contextmanager
-def mounted(person: Person, *options: str, name: str = "m", **popen: Any) -> Iterator[Mounted]:
-    """A machine at a directory of the person's home; it must end well if it still runs then."""
+def mounted(person: Person, *options: str, name: str = "m", variables: Sequence[str] = ()) -> Iterator[Mounted]:
+    """A machine at a directory of the person's home; it must end well if it still runs then.
+
+    Args:
+        variables: what stands in its environment besides, as NAME=VALUE.
+    """
     root = person.home / name
     assert person.do("mkdir", "-p", str(root)).returncode == 0
     log = root.with_suffix(".log")
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            person.argv("memhpfs", "mount", *options, str(root)), stdin=subprocess.DEVNULL, stderr=stderr, text=True,
-            cwd=person.home, **popen,
+            person.argv("env", *variables, "memhpfs", "mount", *options, str(root)), stdin=subprocess.DEVNULL,
+            stderr=stderr, text=True, cwd=person.home,
         )
     machine = Mounted(process, person, root, log)
     try:

@@ -14,7 +14,7 @@ from typing import Any
 import needs
 import users
 from attrs import define, field, frozen
-from host_kit import wait_until
+from host_kit import children, content, leaves, wait_until, waits_for_fuse
 
 from memhpfs.client import Client
 
@@ -50,11 +50,13 @@ class Person:
 
     Attributes:
         home: a directory of theirs.
-        user: whether it is the ordinary user.
+        user: the ordinary user, if it is not root.
+        checkout: this project, as they can read it.
     """
 
     home: Path
-    user: bool
+    user: users.User | None = None
+    checkout: Path = Path(__file__).parent.parent
 
     @property
     def registry(self) -> Path:
@@ -67,7 +69,7 @@ class Person:
         if self.user:
             return users.as_user(words)
         path = f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin"
-        return ["env", "-u", "MEMHPFS_QMP", path, *words]
+        return ["env", path, *words]
 
     def do(self, *argv: str, **popen: Any) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
@@ -77,7 +79,7 @@ class Person:
     def processes(self) -> list[int]:
         """Their processes that live: known by the runtime directory in their environment."""
         mark = f"XDG_RUNTIME_DIR={self.home}\0".encode()
-        return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ") if mark in _content(path)]
+        return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ") if mark in content(path)]
 
     def wait_until_gone(self) -> None:
         """Wait until no process of theirs runs, and no file of a machine is left."""
@@ -151,9 +153,9 @@ class Machine:
     parts: dict[str, int] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        (keeper,) = _children(self.caller.pid)
-        (init,) = _children(keeper)
-        daemon, *udevd, command = _children(init)
+        (keeper,) = children(self.caller.pid)
+        (init,) = children(keeper)
+        daemon, *udevd, command = children(init)
         self.parts = {
             "caller": self.caller.pid, "keeper": keeper, "init": init, "daemon": daemon, "command": command,
             **({"udevd": udevd[0]} if udevd else {}),
@@ -199,7 +201,7 @@ class Machine:
         seen: list[list[int]] = []
 
         def settled() -> bool:
-            seen.append([pid for pid in _leaves(self.parts["command"]) if _waits_for_fuse(pid)])
+            seen.append([pid for pid in leaves(self.parts["command"]) if waits_for_fuse(pid)])
             return len(seen[-1]) == count and seen[-5:] == [seen[-1]] * 5
 
         wait_until(settled)
@@ -212,38 +214,17 @@ class Machine:
         return dict(entry)
 
 
-def _content(path: Path) -> bytes:
-    """What a file of /proc says; nothing where its process is gone or is somebody else's."""
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
-
-
-def _waits_for_fuse(pid: int) -> bool:
-    return _content(Path(f"/proc/{pid}/wchan")) == b"request_wait_answer"
-
-
-def _children(pid: int) -> list[int]:
-    """In the order in which they were started."""
-    return [int(word) for word in _content(Path(f"/proc/{pid}/task/{pid}/children")).split()]
-
-
-def _leaves(pid: int) -> list[int]:
-    """The processes below one that have no children; itself if it has none."""
-    return [leaf for child in _children(pid) for leaf in _leaves(child)] or [pid]
-
-
 @contextmanager
 def person(who: str) -> Iterator[Person]:
-    """One of PEOPLE."""
+    """One of PEOPLE, with a directory that nobody else has."""
     needs.fuse()
     if who == "user":
         users.need_user()
-        with users.user_directory("person") as home:
-            yield Person(home, True)
+        user = users.ordinary_user()
+        with users.new_directory(user.uid, user.gid, user.home) as home:
+            yield Person(home, user, user.checkout)
         return
     needs.root()
     needs.user_namespaces()
-    with tempfile.TemporaryDirectory(prefix="memhpfs-test-") as home:
-        yield Person(Path(home), False)
+    with users.new_directory(os.geteuid(), os.getegid()) as home:
+        yield Person(home)

@@ -124,21 +124,28 @@ async def test_spare_workers_end(pipe, nursery):
 
 async def test_lets_trio_run(pipe, nursery):
     """With requests all the time other tasks get a turn at least every slice."""
+    cost_s = SLICE_S / 10
+    handled = 0
+
     async def busy(request: bytes) -> None:
-        time.sleep(0.0002)  # noqa: ASYNC251 - the handler keeps the CPU
+        nonlocal handled
+        handled += 1
+        time.sleep(cost_s)  # noqa: ASYNC251 - the handler keeps the CPU
         pipe.send(b"x")
 
     pipe.handler = busy
     nursery.start_soon(pipe.loop.run)
     pipe.send(b"x")
-    gaps, at = [], time.monotonic()
+    between = []
     for _ in range(50):
+        before = handled
         await trio.lowlevel.checkpoint()
-        gaps.append(time.monotonic() - at)
-        at = time.monotonic()
+        between.append(handled - before)
     nursery.cancel_scope.cancel()
 
-    assert sorted(gaps)[len(gaps) // 2] < 2 * SLICE_S
+    # Trio takes tasks in any order, so two slices can lie between two turns of this one.
+    assert handled > 50
+    assert max(between) <= 2 * (SLICE_S / cost_s + 1)
 
 
 async def test_idle_costs_nothing(pipe, nursery):
@@ -146,10 +153,10 @@ async def test_idle_costs_nothing(pipe, nursery):
     nursery.start_soon(pipe.loop.run)
     pipe.send(b"x")
     await trio.sleep(0.05)
-    before = time.process_time()
+    used, at = time.process_time(), time.monotonic()
     await trio.sleep(0.3)
 
-    assert time.process_time() - before < 0.02
+    assert time.process_time() - used < (time.monotonic() - at) / 10
 
 
 async def test_request_that_vanished(pipe, nursery):

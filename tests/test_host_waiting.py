@@ -1,9 +1,11 @@
-"""Writers that wait: signals, locks, readers beside them, bugs, and the end of the daemon."""
+"""Writers that wait: signals, locks, readers beside them, bugs, and the end of the daemon.
+
+What shall end at once would last longer than the kit waits for an end.  How fast it is, the benchmark tells.
+"""
 
 import errno
 import os
 import signal
-import statistics
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,10 +14,8 @@ from pathlib import Path
 
 import needs
 import pytest
-from host_kit import Daemon, Writer, serving
+from host_kit import Daemon, Writer, serving, wait_until, waits_for_fuse
 
-#: Much less than the waits here would last, in seconds; how fast a signal is, the benchmark tells.
-SOON_S = 2.0
 #: Signals that a Python program does not catch.
 DEADLY = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
 
@@ -34,12 +34,10 @@ def _file(daemon: Daemon, number: int = 0) -> Path:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGUSR1])
 def test_signal_interrupts_a_writer(daemon, number):
     """Any signal ends an interruptible wait at once: the writer dies, or sees EINTR where it has a handler."""
-    writers = [Writer(_file(daemon, i), "!sleep 20") for i in range(5)]
-    took = [writer.signal(number) for writer in writers]
+    writers = [Writer(_file(daemon, i), "!sleep 60") for i in range(5)]
 
     wanted = errno.EINTR if number == signal.SIGUSR1 else -number
-    assert [writer.end() for writer in writers] == [wanted] * 5
-    assert max(took) < SOON_S
+    assert [writer.signal(number) for writer in writers] == [wanted] * 5
 
 
 def test_signal_interrupts_what_costs_nothing(daemon):
@@ -47,37 +45,36 @@ def test_signal_interrupts_what_costs_nothing(daemon):
     writer = Writer(_file(daemon), "!spin")
     assert _file(daemon, 1).read_text() == "online\n"
 
-    assert writer.signal(signal.SIGTERM) < SOON_S
-    assert writer.end() == -signal.SIGTERM
+    assert writer.signal(signal.SIGTERM) == -signal.SIGTERM
 
 
 def test_signal_to_another_process_of_the_descriptor(daemon):
     """It is the writer's signal that counts, not that of whoever opened the file."""
-    script = f"exec 3>{_file(daemon)}; sh -c 'echo x; echo \"!sleep 20\" >&3'"
+    script = f"exec 3>{_file(daemon)}; sh -c 'echo x; echo \"!sleep 60\" >&3'"
     writer = Writer(_file(daemon), "", ["sh", "-c", script])
     children = Path(f"/proc/{writer.process.pid}/task/{writer.process.pid}/children").read_text().split()
-    at = time.monotonic()
     os.kill(int(children[0]), signal.SIGTERM)
-    writer.end()
 
-    assert time.monotonic() - at < SOON_S
+    assert writer.end() == 128 + signal.SIGTERM
 
 
-def test_deaf_pause_is_not_interrupted(daemon):
+def test_deaf_pause_is_not_interrupted(daemon, tmp_path):
     """Where Linux does not look at signals the write goes on to its end."""
-    writer = Writer(_file(daemon), "!deaf 0.5")
+    writer = Writer(_file(daemon), f"!until {tmp_path}/end")
+    writer.process.send_signal(signal.SIGUSR1)
+    with pytest.raises(subprocess.TimeoutExpired):
+        writer.process.wait(0.3)
+    (tmp_path / "end").touch()
 
-    assert writer.signal(signal.SIGUSR1) > 0.3
     assert writer.end() == 0
 
 
 def test_dying_waiter_leaves_the_lock_queue(daemon):
     """A writer that waits for the hotplug lock can be killed; whoever holds it goes on."""
-    holder = Writer(_file(daemon, 0), "!hold 0.6")
-    waiter, other = Writer(_file(daemon, 1), "!hold 20"), Writer(_file(daemon, 2), "!hold 0")
+    holder = Writer(_file(daemon, 0), "!hold 1")
+    waiter, other = Writer(_file(daemon, 1), "!hold 60"), Writer(_file(daemon, 2), "!hold 0")
 
-    assert waiter.signal(signal.SIGTERM) < SOON_S
-    assert waiter.end() == -signal.SIGTERM
+    assert waiter.signal(signal.SIGTERM) == -signal.SIGTERM
     assert (holder.end(), other.end()) == (0, 0)
 
 
@@ -93,12 +90,12 @@ def test_handled_signal_does_not_end_the_wait_for_the_lock(daemon):
 def test_second_signal_after_the_wait_for_the_lock(daemon):
     """FUSE tells of one signal for each request; a later one interrupts the writer all the same."""
     holder = Writer(_file(daemon, 0), "!hold 0.3")
-    waiter = Writer(_file(daemon, 1), "!hold 20")
+    waiter = Writer(_file(daemon, 1), "!hold 60")
     waiter.process.send_signal(signal.SIGUSR1)
     assert holder.end() == 0
-    time.sleep(0.1)
+    time.sleep(0.2)
 
-    assert waiter.signal(signal.SIGTERM) < SOON_S
+    assert waiter.signal(signal.SIGTERM) == -signal.SIGTERM
 
 
 def test_many_waiters_get_the_lock(daemon):
@@ -108,20 +105,15 @@ def test_many_waiters_get_the_lock(daemon):
     assert [writer.end() for writer in writers] == [0] * 20
 
 
-def test_readers_beside_many_waiting_writers(daemon):
-    """24 waiting writers disturb nobody who reads, and all end well."""
-    writers = [
-        Writer(_file(daemon, i), "", ["sh", "-c", 'exec 3>"$0"; echo x; echo "!deaf 1" >&3', str(_file(daemon, i))])
-        for i in range(24)
-    ]
-    took = []
+def test_readers_beside_many_waiting_writers(daemon, tmp_path):
+    """Beside 24 writers that wait one can read, as often as one likes, and all end well."""
+    script = f'exec 3>"$0"; echo x; echo "!until {tmp_path}/end" >&3'
+    writers = [Writer(_file(daemon, i), "", ["sh", "-c", script, str(_file(daemon, i))]) for i in range(24)]
     for _ in range(200):
-        at = time.monotonic()
         assert _file(daemon, 23).read_text() == "online\n"
-        took.append(time.monotonic() - at)
 
-    assert statistics.median(took) < 0.1
-    assert max(took) < 0.5
+    assert all(writer.process.poll() is None for writer in writers)
+    (tmp_path / "end").touch()
     assert [writer.end() for writer in writers] == [0] * 24
 
 
@@ -146,12 +138,10 @@ def test_end_with_everything_busy(daemon, number):
     reader = subprocess.Popen(["sh", "-c", script], stderr=subprocess.DEVNULL)
     inside = subprocess.Popen(["sleep", "60"], cwd=daemon.memory)
     held = os.open(_file(daemon, 7), os.O_RDONLY)
-    at = time.monotonic()
     try:
         assert daemon.stop(number) == 0
-        assert time.monotonic() - at < 2
         assert all(writer.end() > 0 for writer in writers)
-        reader.wait(5)
+        reader.wait(10)
     finally:
         os.close(held)
         inside.kill()
@@ -166,7 +156,7 @@ def test_unmount_from_outside(daemon):
     needs.root()
     subprocess.run(["umount", str(daemon.root)], check=True)
 
-    assert daemon.process.wait(5) == 0
+    assert daemon.process.wait(10) == 0
 
 
 def test_forced_unmount_with_a_waiting_writer(daemon):
@@ -176,18 +166,18 @@ def test_forced_unmount_with_a_waiting_writer(daemon):
     subprocess.run(["umount", "-f", str(daemon.root)], stderr=subprocess.DEVNULL, check=False)
 
     assert writer.end() == errno.ECONNABORTED
-    assert daemon.process.wait(5) == 0
+    assert daemon.process.wait(10) == 0
 
 
 def test_second_writer_of_the_same_file_can_be_killed(daemon):
     """A writer that waits keeps other writers of its file only as long as they want to wait."""
-    first = Writer(_file(daemon), "!hold 20")
+    first = Writer(_file(daemon), "!hold 60")
     others = [Writer(_file(daemon), "!hold 0") for _ in DEADLY]
 
     for other, number in zip(others, DEADLY, strict=True):
-        assert other.signal(number) < SOON_S
+        assert other.signal(number) == -number
     assert first.process.poll() is None
-    assert first.signal(signal.SIGTERM) < SOON_S
+    assert first.signal(signal.SIGTERM) == -signal.SIGTERM
 
 
 def test_writers_that_opened_the_file_before_anybody_waited(daemon):
@@ -197,13 +187,12 @@ def test_writers_that_opened_the_file_before_anybody_waited(daemon):
         files = [stack.enter_context(open(_file(daemon), mode)) for mode in ("w", "r+")]
         with open(f"/proc/self/fd/{first.fileno()}", "w"), open(f"/proc/self/fd/{files[0].fileno()}", "w"):
             pass
-        hold, *others = [subprocess.Popen(["sh", "-c", "echo '!hold 20'"], stdout=file) for file in (first, *files)]
-        time.sleep(0.05)
+        hold, *others = [subprocess.Popen(["sh", "-c", "echo '!hold 60'"], stdout=file) for file in (first, *files)]
+        wait_until(lambda: all(waits_for_fuse(process.pid) for process in (hold, *others)))
 
         for other in others:
-            at = time.monotonic()
             other.terminate()
-            assert (other.wait(10), time.monotonic() - at < SOON_S) == (-signal.SIGTERM, True)
+            assert other.wait(10) == -signal.SIGTERM
         assert hold.poll() is None
         hold.kill()
         hold.wait()

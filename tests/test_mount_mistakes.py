@@ -218,7 +218,8 @@ def test_no_libfuse(person, command, code):
     person.do("mkdir", "d")
     (person.home / "shim").mkdir()
     (person.home / "shim" / "pyfuse3.py").write_text("raise ImportError('libfuse3.so.3: cannot open')\n")
-    shim = ("sh", "-c", 'PYTHONPATH="$0:$PYTHONPATH" exec memhpfs "$@"', f"{person.home}/shim")
+    shim = ("sh", "-c", 'PYTHONPATH="$0:$PYTHONPATH" PYTHONDONTWRITEBYTECODE=1 exec memhpfs "$@"',
+            f"{person.home}/shim")
 
     line = mistake(person, "d", code=code, command=(*shim, command))
 

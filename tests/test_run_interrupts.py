@@ -1,20 +1,19 @@
-"""Signals to a command of a machine that waits in a write."""
+"""Signals to a command of a machine that waits in a write.
 
-import math
+What shall end at once would not end by itself.  How fast it is, the benchmark tells.
+"""
+
 import os
-import select
 import signal
 import time
 
 import pytest
 from run_kit import BLOCK, PLUGGED
 
-#: How long a signal may take to end a waiting write, in seconds.
-LIMIT_S = 0.01
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
-#: For each line it reads, offlines BLOCK; says the errno and the time.  libc's write is not retried.
+#: For each line it reads, offlines BLOCK; says what came of it.  libc's write is not retried.
 CATCHER = f"""
-import ctypes, os, signal, sys, time
+import ctypes, os, signal, sys
 for number in {[int(number) for number in NUMBERS]}:
     signal.signal(number, lambda *_: None)
 libc = ctypes.CDLL(None, use_errno=True)
@@ -22,61 +21,36 @@ print("ready", flush=True)
 for line in sys.stdin:
     fd = os.open("{BLOCK}/state", os.O_WRONLY)
     taken = libc.write(fd, b"offline", 7)
-    print(taken, ctypes.get_errno(), time.monotonic(), flush=True)
+    print(taken, ctypes.get_errno(), flush=True)
     os.close(fd)
 """
 #: For each line it reads, lets a child offline BLOCK, and says its exit code.
 PARENT = f'echo ready; while read line; do sh -c "echo offline > {BLOCK}/state"; echo $?; done'
 
 
-def _best(tries) -> float:
-    """The best of some times in seconds, as the computer may be busy."""
-    best = math.inf
-    for _ in range(6):
-        best = min(best, tries())
-        if best < LIMIT_S:
-            break
-    return best
-
-
 def test_signal_with_a_handler_is_eintr(person):
-    """A signal that the writer handles ends its write with EINTR within 10 ms, and the block is online again."""
+    """A signal that the writer handles ends its write with EINTR, and the block is online again."""
     (person.home / "catcher.py").write_text(CATCHER)
     with person.machine(f"exec python3 -S {person.home}/catcher.py", *PLUGGED) as machine:
         machine.pin()
-
-        def interrupt(number: int) -> float:
+        for number in NUMBERS:
             machine.tell("go")
             machine.blocked()
-            at = time.monotonic()
             machine.kill("command", number)
-            taken, error, now = machine.line().split()
-            assert (taken, error) == ("-1", "4")
-            return float(now) - at
 
-        took = {number.name: _best(lambda number=number: interrupt(number)) for number in NUMBERS}
-    assert max(took.values()) < LIMIT_S, took
+            assert machine.line() == "-1 4"
 
 
 def test_signal_without_a_handler_ends_the_writer(person):
-    """A signal that ends a process ends one that waits in a write within 10 ms."""
+    """A signal that ends a process ends one that waits in a write."""
     with person.machine(PARENT, *PLUGGED) as machine:
         machine.pin()
-
-        def end(number: int) -> float:
+        for number in (*NUMBERS, signal.SIGKILL):
             machine.tell("go")
             (child,) = machine.blocked()
-            process = os.pidfd_open(child)
-            at = time.monotonic()
             os.kill(child, number)
-            select.select([process], [], [], 5)
-            took = time.monotonic() - at
-            os.close(process)
-            assert machine.line() == str(128 + number)
-            return took
 
-        took = {number.name: _best(lambda number=number: end(number)) for number in (*NUMBERS, signal.SIGKILL)}
-    assert max(took.values()) < LIMIT_S, took
+            assert machine.line() == str(128 + number)
 
 
 @pytest.mark.parametrize("opening", [">", "1<>"], ids=["truncates", "does not truncate"])
@@ -90,14 +64,12 @@ def test_second_writer_waits_and_can_be_killed(person, opening):
         machine.tell("go")
         one, two = machine.blocked(2)
 
-        at = time.monotonic()
         os.kill(two, signal.SIGTERM)
-        said, took = machine.line(), time.monotonic() - at
+        said = machine.line()
         assert machine.blocked() == [one]
         os.kill(one, signal.SIGKILL)
 
         assert [said, machine.line(), machine.line()] == ["143", "137", "online"]
-        assert took < 2
 
 
 def test_second_writer_has_its_turn_after_the_first(person):
@@ -126,4 +98,4 @@ def test_timeout(person, options, code):
         machine.tell("go")
 
         assert [machine.line(), machine.line()] == [str(code), "online"]
-        assert 1 <= time.monotonic() - at < 2
+        assert time.monotonic() - at >= 1

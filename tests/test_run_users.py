@@ -12,7 +12,8 @@ from run_kit import BLOCK, MEMORY
 
 user = pytest.mark.parametrize("person", ["user"], indirect=True)
 root = pytest.mark.parametrize("person", ["root"], indirect=True)
-CHECK = Path(__file__).parent.parent / "scripts/container-check"
+#: A script of the checkout.
+CHECK = "scripts/container-check"
 #: A shell that may make no user namespaces, as the root of one, or as whoever calls it.
 FORBIDDEN = ["sh", "-c", 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"', "sh"]
 AS_NOBODY = ["setpriv", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all"]
@@ -167,7 +168,7 @@ def test_root_without_rights(person):
 
 def test_container_check(person):
     """The check of a container tells line by line what works; its exit code is 0 if `run` does."""
-    done = person.do(str(CHECK))
+    done = person.do(str(person.checkout / CHECK))
     lines = dict(line.split("  ", 1) for line in done.stdout.splitlines())
 
     assert done.returncode == 0, done.stdout
@@ -192,7 +193,7 @@ def test_container_check_with_nothing_but_python(person):
 def test_container_check_without_fuse(person):
     """Without /dev/fuse the check says which option is missing."""
     hide = 'mkdir dev && touch dev/null && mount --bind /dev/null dev/null && mount --rbind dev /dev && exec "$@"'
-    done = person.do("unshare", "--mount", "sh", "-c", hide, "sh", CHECK)
+    done = person.do("unshare", "--mount", "sh", "-c", hide, "sh", str(person.checkout / CHECK))
     lines = dict(line.split("  ", 1) for line in done.stdout.splitlines())
 
     assert done.returncode == 1
