@@ -6,6 +6,7 @@ own mistake, which marks the machine as tainted.  `UserError` is a mistake of th
 """
 
 import errno as _errno
+from collections.abc import Sequence
 from typing import ClassVar
 
 __all__ = [
@@ -256,15 +257,19 @@ class ModelBug(AssertionError):
 
 
 class UserError(Exception):
-    """A mistake of the caller of the command line, told in one line.
+    """A mistake of the caller of the command line, told in one line; or several that are told at once.
 
     Args:
-        message: what is wrong, naming the input and what is allowed.
+        message: what is wrong, naming the input and what is allowed; several of them where several things are wrong.
         exit_code: 1 the operation failed, 2 bad usage or bad machine file, 125 `run` could not build the machine.
+
+    Attributes:
+        lines: the messages, one for each mistake.
     """
 
-    def __init__(self, message: str, exit_code: int = 1) -> None:
-        super().__init__(message)
+    def __init__(self, message: str | Sequence[str], exit_code: int = 1) -> None:
+        self.lines = (message,) if isinstance(message, str) else tuple(message)
+        super().__init__("; ".join(self.lines))
         self.exit_code = exit_code
 
 

@@ -11,21 +11,22 @@ __all__ = ["GIB", "KIB", "MIB", "TIB", "align_down", "align_up", "format_size", 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 
 _SUFFIX = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB}
-_NUMBER = re.compile(r"([0-9]+)([KMGT]?)", re.IGNORECASE)
+_NUMBER = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:([KMGT])(?:iB)?)?", re.IGNORECASE)
 _HEX = re.compile(r"0x[0-9a-f]+", re.IGNORECASE)
 #: Python refuses to convert thousands of digits.
 _MAX_LENGTH = 100
 
 
 def parse_size(text: str | int) -> int:
-    """Bytes from `4096`, `"512M"`, `"1G"` or `"0x1c0000000"` (powers of 1024).
+    """Bytes from `4096`, `"512M"`, `"1.5G"`, `"1GiB"` or `"0x1c0000000"` (powers of 1024).
 
     Raises:
         ValueError: with what is wrong and what is allowed.
     """
     size = _bytes_of(text)
     if size is None:
-        raise ValueError(f"{text!r:.60} is not a size; allowed are an integer, a number with K, M, G or T, or 0x-hex")
+        raise ValueError(f"{text!r:.60} is not a size; allowed are an integer, a number with K, M, G or T, or 0x-hex, "
+                         "e.g. 512M or 1.5G")
     if size < 0:
         raise ValueError(f"{text} is negative; sizes are bytes, or a number with K, M, G or T")
     if size >= 1 << 64:
@@ -42,16 +43,20 @@ def _bytes_of(text: str | int) -> int | None:
     if _HEX.fullmatch(word):
         return int(word, 16)
     if match := _NUMBER.fullmatch(word):
-        return int(match[1]) * _SUFFIX[match[2].upper()]
+        whole, part, unit = match.groups(default="")
+        size, rest = divmod(int(whole + part) * _SUFFIX[unit.upper()], int(10 ** len(part)))
+        if rest:
+            raise ValueError(f"{text!r:.60} does not come to whole bytes; K, M, G and T are powers of 1024")
+        return size
     return None
 
 
 def format_size(size_bytes: int) -> str:
-    """The shortest exact spelling: 134217728 is `128M`."""
+    """The shortest exact spelling that people use: 134217728 is `128M`, 1610612736 is `1.5G`."""
     for suffix in "TGMK":
         unit = _SUFFIX[suffix]
-        if size_bytes and size_bytes % unit == 0:
-            return f"{size_bytes // unit}{suffix}"
+        if size_bytes >= unit and size_bytes * 4 % unit == 0:
+            return f"{size_bytes / unit:.2f}".rstrip("0").rstrip(".") + suffix
     return str(size_bytes)
 
 

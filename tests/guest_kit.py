@@ -12,7 +12,7 @@ from memhpfs.kernel.check import check
 from memhpfs.kernel.journal import LogRecord
 from memhpfs.kernel.pages import Use
 from memhpfs.kernel.pause import Nudge, Op, Pause, run_now
-from memhpfs.machine.file import structure
+from memhpfs.machine.mistakes import Mistakes
 from memhpfs.machine.resolve import resolve
 from memhpfs.qmp.power_on import power_on
 from memhpfs.qmp.session import Session
@@ -38,7 +38,7 @@ class Guest:
     """A machine from the text of a machine file."""
 
     def __init__(self, text: str = MOVABLE) -> None:
-        self.hardware = power_on(resolve(structure(tomllib.loads(text), "test"), "test", "", "test"))
+        self.hardware = power_on(resolve(tomllib.loads(text), "test", "", Mistakes("test")))
         self.kernel = self.hardware.kernel
         self.tree = Tree(self.kernel, lambda: 0)
         self._session = Session(self.hardware)

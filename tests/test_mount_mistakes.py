@@ -40,20 +40,23 @@ def _there(person: Person) -> tuple[list[str], str]:
 
 
 @me
-@pytest.mark.parametrize(("make", "directory", "told"), [
-    ("", "gone", "gone: no such directory"),
-    ("", "", ": no such directory"),
-    ("touch file", "file", "file: not a directory"),
-    ("touch file", "file/x", "file/x: not a directory"),
-    ("mkdir -p d/b d/a", "d", "d: not empty (it has 'a'); an empty directory is needed"),
-    ("ln -s link link", "link", "link: too many levels of symbolic links"),
-    ("", "x" * 300, f"{'x' * 300}: file name too long"),
+@pytest.mark.parametrize("options", [(), ("--background",)])
+@pytest.mark.parametrize(("make", "directory", "code", "told"), [
+    ("", "", 2, ": no such directory"),
+    ("", "gone/m", 2, "gone/m: no directory gone to make it in"),
+    ("", "/gone/m/", 2, "/gone/m/: no directory /gone to make it in"),
+    ("touch file", "file", 1, "file: not a directory"),
+    ("touch file", "file/x", 1, "file/x: not a directory"),
+    ("mkdir -p d/b d/a", "d", 1, "d: not empty (it has 'a'); an empty directory is needed"),
+    ("ln -s link link", "link", 1, "link: too many levels of symbolic links"),
+    ("ln -s gone link", "link", 1, "link: no such directory"),
+    ("", "x" * 300, 1, f"{'x' * 300}: file name too long"),
 ])
-def test_mount_point(person, make, directory, told):
+def test_mount_point(person, make, directory, code, told, options):
     """What is wrong with the mount point is told, with its name as it was given."""
     person.do("sh", "-c", make)
 
-    assert mistake(person, directory) == told
+    assert mistake(person, *options, directory, code=code) == told
 
 
 @user_only
@@ -63,6 +66,7 @@ def test_mount_point_without_permission(person):
     person.do("mkdir", "-m", "0", "closed")
 
     assert mistake(person, "d") == "d: no write permission, which mounting needs"
+    assert mistake(person, "d/m") == "d/m: permission denied"
     assert mistake(person, "closed") == "closed: permission denied"
 
 
@@ -126,9 +130,13 @@ def test_bad_usage(person, argv, told):
     ("d/q", 2, "{home}/d/q lies in d, where the machine is to be mounted; choose another place"),
     ("used", 1, "{home}/used: another machine listens there"),
 ])
-def test_qmp_socket(person, qmp, code, told):
-    """A path where no socket can be made, or where somebody listens, is refused before the mount."""
-    person.do("sh", "-c", "mkdir d e; touch file")
+@pytest.mark.parametrize("make", ["mkdir e; touch file", "mkdir d e; touch file"])
+def test_qmp_socket(person, make, qmp, code, told):
+    """A path where no socket can be made, or where somebody listens, is refused before the mount.
+
+    Where the directory was not there it is not there afterwards.
+    """
+    person.do("sh", "-c", make)
     with socket.socket(socket.AF_UNIX) as used:
         used.bind(str(person.home / "used"))
         used.listen()

@@ -176,16 +176,16 @@ def test_exec(person, machine, script, code):
 
 
 def test_exec_by_name(person, machine):
-    """A machine is found by its name as long as no other has it."""
-    assert person.do("memhpfs", "exec", "tiny", "--", "pwd").stdout == f"{person.home}\n"
-    pid = machine.parts["init"]
+    """A machine is found by its name, which no other has."""
     with person.machine("echo ready; read go") as other:
-        running = f"{pid} (tiny), {other.parts['init']} (tiny)"
-        twice = person.do("memhpfs", "exec", "tiny", "--", "true")
+        names = {name: person.do("memhpfs", "exec", name, "--", "sh", "-c", "echo $MEMHPFS_MACHINE; pwd").stdout
+                 for name in ("tiny", "tiny-2", str(other.parts["init"]))}
         unknown = person.do("memhpfs", "exec", "big", "--", "true")
 
-    assert (twice.returncode, unknown.returncode) == (125, 125)
-    assert twice.stderr == f"memhpfs: more than one machine is called 'tiny'; running are: {running}\n"
+    assert names == {"tiny": f"tiny\n{person.home}\n", "tiny-2": f"tiny-2\n{person.home}\n",
+                     str(other.parts["init"]): f"tiny-2\n{person.home}\n"}
+    running = f"tiny ({machine.parts['init']}), tiny-2 ({other.parts['init']})"
+    assert unknown.returncode == 125
     assert unknown.stderr == f"memhpfs: no running machine is called 'big'; running are: {running}\n"
 
 

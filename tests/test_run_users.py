@@ -2,6 +2,7 @@
 
 import select
 import signal
+import subprocess
 from pathlib import Path
 
 import needs
@@ -26,6 +27,25 @@ def test_user_is_root_inside(person):
     assert done.stdout.splitlines() == ["0", "d0: 128M at 0x100000000, node 0", "online"], done.stderr
     assert (person.home / "file").stat().st_uid == person.home.stat().st_uid
     person.wait_until_gone()
+
+
+@user
+def test_user_with_a_range_of_ids(person, tmp_path):
+    """Where /etc/subuid and /etc/subgid give a user ids, these are the other users inside."""
+    needs.root()
+    needs.program("newuidmap", "uidmap")
+    uid = person.home.stat().st_uid
+    files = "\n".join(f"echo {uid}:400000:1000 > {tmp_path}/{name}; mount --bind {tmp_path}/{name} /etc/{name}"
+                      for name in ("subuid", "subgid"))
+    script = "id -u; cat /proc/self/uid_map; touch f; chown 33:33 f; setpriv --reuid=33 --regid=33 --clear-groups id -u"
+    person_runs = person.argv("memhpfs", "run", "-M", "tiny", "--", "sh", "-c", script)
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f'touch /etc/subuid /etc/subgid; {files}\nexec "$@"', "sh", *person_runs],
+        cwd=person.home, capture_output=True, text=True, check=False,
+    )
+
+    assert done.stdout.split() == ["0", "0", str(uid), "1", "1", "400000", "1000", "33"], done.stderr
+    assert (person.home / "f").stat().st_uid == 400000 + 32
 
 
 @user

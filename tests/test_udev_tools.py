@@ -128,6 +128,43 @@ def test_bad_rules(person, name, complaint):
 
 
 @me
+@pytest.mark.parametrize(("rule", "line"), [
+    ('SUBSYSTEM=="memory", ATTR{state}="online', "wrong.rules:2 Invalid key/value pair, ignoring."),
+    ('SUBSYSTEM=="memory", COLOUR="red"', "wrong.rules:2 Invalid key 'COLOUR'"),
+    ('SUBSYSTEM=="memory", GOTO="nowhere"', 'wrong.rules:2: GOTO="nowhere" has no matching label, ignoring'),
+])
+@pytest.mark.parametrize("detach", [[], ["--detach"]], ids=["run", "detached"])
+def test_rules_that_udev_cannot_read(person, rule, line, detach):
+    """A mistake in a rules file is told by line, and ends `run` with 2 before anything is started."""
+    needs.program("udevadm", "udev")
+    (person.home / "wrong.rules").write_text(f"# a comment\n{rule}\n")
+    done = person.do("memhpfs", "run", "-M", "tiny", *detach, "--rules", "wrong.rules", "--", "echo", "started")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    first, last = done.stderr.splitlines()[0], done.stderr.splitlines()[-1]
+    # The words differ from one release of systemd to the next.
+    assert first.replace(":2: ", ":2 ").rstrip(".") == f"memhpfs: udevd: {line}".replace(":2: ", ":2 ").rstrip(".")
+    assert last == "memhpfs: --rules: udev cannot read wrong.rules:2"
+    person.wait_until_gone()
+
+
+@me
+def test_complaints_of_udevd(person):
+    """What udevd complains of while it acts by the given rules is told on stderr; that stands in its log too."""
+    rule = 'SUBSYSTEM=="memory", ACTION=="add", ATTR{no_such_file}="1", RUN+="/bin/false", OWNER="no-such-user"'
+    (person.home / "80-odd.rules").write_text(f"{rule}\n")
+    script = "memhpfs plug d0 --size 128M >&2; udevadm settle; cat /run/memhpfs/udevd.log"
+    done = person.run(script, "--rules", "80-odd.rules")
+
+    told = [line.removeprefix("memhpfs: udevd: ") for line in done.stderr.splitlines() if " udevd: " in line]
+    assert done.returncode == 0
+    assert [line for line in told if "Unknown user 'no-such-user'" in line]
+    assert [line for line in told if line.startswith("memory32: 80-odd.rules:1 Failed to write ATTR")]
+    assert [line for line in told if line.startswith("memory32: Process '/bin/false' failed")]
+    assert [line for line in told if line.replace("80-odd", "/run/udev/rules.d/80-odd") not in done.stdout] == []
+
+
+@me
 def test_rules_in_run(person, rules):
     """A rules file may lie where the machine has a directory of its own."""
     hidden = "mount -t tmpfs none /run && cp online.rules /run && memhpfs run -M tiny --rules /run/online.rules"

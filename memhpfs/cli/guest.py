@@ -5,8 +5,9 @@ from typing import Any
 
 import click
 
-from memhpfs.cli.hardware import SizeParam, qmp_option
-from memhpfs.client import Client
+from memhpfs.cli.choice import WordParam
+from memhpfs.cli.hardware import SizeParam, check_node, qmp_option
+from memhpfs.client import Client, CommandError
 from memhpfs.errors import UserError
 from memhpfs.host import registry
 from memhpfs.units import align_down, format_size
@@ -40,7 +41,7 @@ class ShareParam(click.ParamType[int]):
 
 @click.command()
 @click.argument("id")
-@click.option("--kind", type=click.Choice(list(KINDS)), required=True, help=_KIND_HELP)
+@click.option("--kind", type=WordParam(list(KINDS)), required=True, help=_KIND_HELP)
 @click.option("--size", type=SizeParam(), help="How much, e.g. 512M.")
 @click.option("--share", type=ShareParam(), help="How much, as a share of the memory that is online (there).")
 @click.option("--node", type=click.IntRange(0), help="Only on this NUMA node.")
@@ -67,7 +68,12 @@ def fill(
             assert share is not None
             size = align_down(_online_bytes(client, node) * share // 100, _PAGE)
         where: dict[str, Any] = {} if node is None else {"node": node}
-        client.execute("x-workload-add", id=id, kind=kind, size=size, movable=movable, reserved=reserved, **where)
+        try:
+            client.execute("x-workload-add", id=id, kind=kind, size=size, movable=movable, reserved=reserved, **where)
+        except CommandError:
+            if node is not None:
+                check_node(client, node)
+            raise
         click.echo(f"{id}: {format_size(size)} of {kind}")
 
 
@@ -100,7 +106,7 @@ def fault() -> None:
 
 @fault.command()
 @click.argument("id")
-@click.option("--op", type=click.Choice(_OPERATIONS), required=True, help="The operation that fails.")
+@click.option("--op", type=WordParam(_OPERATIONS), required=True, help="The operation that fails.")
 @click.option("--errno", required=True, help="With which errno, e.g. EBUSY.")
 @click.option("--block", type=click.IntRange(0), help="Only for this memory block.")
 @click.option("--count", type=click.IntRange(1), help="How often.  Default: until it is deleted.")

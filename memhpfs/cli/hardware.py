@@ -9,7 +9,7 @@ from memhpfs.errors import UserError
 from memhpfs.host import registry
 from memhpfs.units import format_size, parse_size
 
-__all__ = ["SizeParam", "commands", "qmp_option"]
+__all__ = ["SizeParam", "check_node", "commands", "qmp_option"]
 
 #: How long the guest may take, in seconds; offlining retries for ever, so an unplug has no limit.
 _PLUG_TIMEOUT_S = 60.0
@@ -58,6 +58,7 @@ def plug(id: str, size: int, node: int, addr: int | None, qmp: str | None) -> No
             client.execute("device_add", driver="pc-dimm", id=id, memdev=backend, node=node, **where)
         except CommandError:
             client.execute("object-del", id=backend)
+            check_node(client, node)
             raise
         if _outcome(client, id, source=1, timeout_s=_PLUG_TIMEOUT_S):
             raise UserError(f"the DIMM {id} is there, but the guest could not add its memory "
@@ -89,6 +90,19 @@ def unplug(id: str, qmp: str | None) -> None:
             raise UserError(f"{id}: {event['data']['msg']}")
         client.execute("object-del", id=backend)
         click.echo(f"{id}: gone")
+
+
+def check_node(client: Client, node: int) -> None:
+    """Say it plainly where a command was refused because there is no such node.
+
+    Raises:
+        UserError: there is none, and which there are.
+    """
+    known = [item["node"] for item in client.execute("x-query-nodes")]
+    if node not in known:
+        names = f"node {known[0]}" if len(known) == 1 else f"nodes {', '.join(map(str, known))}"
+        raise UserError(f"node {node} is not there; this machine has {names}; one with more: memhpfs run -M numa2, "
+                        "or [[node]] in a machine file")
 
 
 def _outcome(client: Client, name: str, source: int, timeout_s: float) -> int:

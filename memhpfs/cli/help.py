@@ -1,12 +1,12 @@
 """`memhpfs help`: the help pages, which are the files help/*.md."""
 
-import difflib
 import sys
 from importlib import resources
 
 import click
 
 from memhpfs.errors import UserError
+from memhpfs.words import did_you_mean
 
 __all__ = ["TOPICS", "command"]
 
@@ -30,29 +30,29 @@ def command(ctx: click.Context, topic: str | None) -> None:
     """
     if topic is None:
         _list_pages()
-    elif topic not in TOPICS and (other := _command(ctx, topic)) is not None:
-        click.echo(other)
-    else:
+    elif topic in TOPICS:
         _show(page(topic))
+    else:
+        click.echo(_command_help(ctx, topic))
 
 
-def _command(ctx: click.Context, name: str) -> str | None:
-    """The help of a command of memhpfs, if there is one of this name."""
+def _command_help(ctx: click.Context, name: str) -> str:
+    """The help of a command of memhpfs.
+
+    Raises:
+        UserError: exit code 2; there is neither a command nor a page of this name, and which pages there are.
+    """
     group = ctx.parent.command if ctx.parent is not None else None
+    names = group.list_commands(ctx) if isinstance(group, click.Group) else []
     found = group.get_command(ctx, name) if isinstance(group, click.Group) else None
-    return found.get_help(click.Context(found, ctx.parent, name)) if found is not None else None
+    if found is None:
+        raise UserError(f"no help on {name!r}; topics are {', '.join(TOPICS)}{did_you_mean(name, [*TOPICS, *names])}",
+                        exit_code=2)
+    return found.get_help(click.Context(found, ctx.parent, name))
 
 
 def page(topic: str) -> str:
-    """The text of a page, in Markdown.
-
-    Raises:
-        UserError: exit code 2; there is no such page, and which there are.
-    """
-    if topic not in TOPICS:
-        near = difflib.get_close_matches(topic.lower(), TOPICS, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UserError(f"no help on {topic!r}; {hint}The topics are {', '.join(TOPICS)}", exit_code=2)
+    """The text of a page, in Markdown."""
     return (resources.files("memhpfs") / "help" / f"{topic}.md").read_text()
 
 

@@ -59,7 +59,9 @@ def show(machine: str) -> None:
 @command.command()
 @click.argument("file")
 def check(file: str) -> None:
-    """Check a machine file: exit code 0 and one line, or 2 and what is wrong.
+    """Check a machine file: exit code 0 and one line, or 2 and all that is wrong, a line each.
+
+    Words of `cmdline` that have no effect are told as warnings: Linux takes any words, so the file is still good.
 
     \b
     Example:
@@ -70,5 +72,7 @@ def check(file: str) -> None:
 
     found = load(file)
     power_on(found)
+    for remark in found.remarks:
+        click.echo(f"memhpfs: {file}: warning: cmdline: {remark}", err=True)
     click.echo(f"{file}: good; kernel {found.spec.release}, {format_size(found.ram_bytes)} of RAM, "
                f"{len(found.spec.nodes)} node(s), {found.slots} slots")

@@ -6,8 +6,10 @@ Loading lazily keeps `memhpfs plug` from paying for FUSE, and lets `memhpfs --he
 import contextlib
 import importlib
 import io
+import os
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import NoReturn
 
 import click
@@ -22,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "mount": ("memhpfs.cli.mount", "Serve a machine at a directory."),
     "run": ("memhpfs.cli.run", "Run a command inside a private machine."),
     "exec": ("memhpfs.cli.exec", "Run another command in a running machine."),
+    "stop": ("memhpfs.cli.stop", "End running machines."),
     "machine": ("memhpfs.cli.machine", "List, show and check machines."),
     "plug": ("memhpfs.cli.hardware", "Plug a DIMM into a running machine."),
     "unplug": ("memhpfs.cli.hardware", "Ask a running machine to give a DIMM back."),
@@ -49,6 +52,15 @@ class LazyGroup(click.Group):
         assert isinstance(found, click.Command)
         return found
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand as error:
+            # click knows only commands that are imported.
+            raise click.exceptions.NoSuchCommand(error.command_name, possibilities=COMMANDS, ctx=ctx) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
@@ -67,35 +79,71 @@ def cli() -> None:
     """
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command line and exit with the code of the public interface: 0, 1, 2, 125 or CMD's own."""
+    _take_numbers()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # File names are bytes, and a terminal may not have all characters.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        code, told = _outcome()
+        # Where nobody can read it the exit code still says it.
+        with contextlib.suppress(OSError):
+            for line in told:
+                click.echo(line, err=True)
+    finally:
+        _let_go()
+    sys.exit(code)
+
+
+def _outcome() -> tuple[int, Sequence[str]]:
+    """Exit code of a command, and lines for stderr."""
+    try:
         code = cli.main(prog_name="memhpfs", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except UserError as error:
-        _fail("memhpfs", str(error), error.exit_code)
+        return error.exit_code, [_line("memhpfs", line) for line in error.lines]
     except click.exceptions.Abort:
-        sys.exit(130)
+        return 130, ()
     except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        sys.exit(2)
+        return 2, [error.format_message()]
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "memhpfs"
-        _fail(where, f"{error.format_message()} (see {where} --help)", 2)
+        return 2, [_line(where, f"{error.format_message()} (see {where} --help)")]
+    except BrokenPipeError:
+        return 1, ()
     except OSError as error:
-        _fail("memhpfs", f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror), 1)
+        return 1, [_line("memhpfs", f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))]
     except Exception as error:
         if sys.flags.dev_mode:
             raise
         what = " ".join(traceback.format_exception_only(error))
-        _fail("memhpfs", f"this is a bug: {what} (python -X dev -m memhpfs shows where)", 1)
-    sys.exit(code if isinstance(code, int) else 0)
+        return 1, [_line("memhpfs", f"this is a bug: {what} (python -X dev -m memhpfs shows where)")]
+    return code if isinstance(code, int) else 0, ()
 
 
-def _fail(where: str, what: str, code: int) -> NoReturn:
-    """Say in one line what is wrong, and end; where nobody reads it the exit code still says it."""
+def _line(where: str, what: str) -> str:
+    """What is wrong, in one line whatever names it has in it."""
+    return f"{where}: {' '.join(what.split())}"
+
+
+def _take_numbers() -> None:
+    """Let no socket and no /dev/fuse have the number of a standard stream that is closed: libraries write there.
+
+    The numbers are not handed on, so for a command that is started the stream stays closed.
+    """
     with contextlib.suppress(OSError):
-        click.echo(f"{where}: {' '.join(what.split())}", err=True)
-    sys.exit(code)
+        while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(number)
+
+
+def _let_go() -> None:
+    """Lose what could not be written: Python would try again as it ends, and complain."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -10,7 +10,7 @@ from memhpfs.host import registry
 
 __all__ = ["command"]
 
-_COLUMNS = ("PID", "KIND", "MACHINE", "UP", "WHERE", "QMP")
+_COLUMNS = ("PID", "KIND", "NAME", "UP", "WHERE", "QMP")
 
 
 @click.command()
@@ -28,7 +28,7 @@ def command(as_json: bool) -> None:
             click.echo(json.dumps(asdict(entry)))
         return
     rows = [_COLUMNS, *(
-        (str(entry.pid), entry.kind, entry.machine, _age(time.time() - entry.started), entry.where, entry.qmp)
+        (str(entry.pid), entry.kind, entry.name, _age(time.time() - entry.started), entry.where, entry.qmp)
         for entry in running
     )]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]

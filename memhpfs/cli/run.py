@@ -2,12 +2,17 @@
 
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 import click
 
+from memhpfs.cli.greeting import greeting
 from memhpfs.cli.mount import start_logging
 from memhpfs.errors import UserError
+from memhpfs.host.background import in_background
+from memhpfs.machine.description import Machine
 from memhpfs.machine.load import load
 
 __all__ = ["command"]
@@ -28,21 +33,25 @@ __all__ = ["command"]
 @click.option("--allow-other/--no-allow-other", default=None, help="Let other users in, as file modes say.")
 @click.option("--loop", type=click.Choice(["poll", "stock"]), default="poll", show_default=True,
               help="How requests are waited for.")
+@click.option("-d", "--detach", is_flag=True,
+              help="Return when the machine is ready, and print its name: it ends with CMD, or by `memhpfs stop`.")
 @click.option("-v", "--verbose", count=True, help="Log more; twice: every request.")
 @click.argument("cmd", nargs=-1, type=click.UNPROCESSED)
 def command(
     name: str, overrides: tuple[str, ...], qmp: str | None, uevents: bool, udev: bool, rules: tuple[str, ...],
-    host_rules: bool, proc: bool, allow_other: bool | None, loop: str, verbose: int, cmd: tuple[str, ...],
+    host_rules: bool, proc: bool, allow_other: bool | None, loop: str, detach: bool, verbose: int,
+    cmd: tuple[str, ...],
 ) -> NoReturn:
     """Run CMD (default: $SHELL) inside a private machine.
 
     The machine's files are at the real /sys paths, and nothing of it reaches the host.  The exit code is CMD's, or 125
-    when the machine cannot be built.
+    when the machine cannot be built.  With --detach CMD has no input, and what it prints is lost.
 
     \b
     Example:
       memhpfs run -- lsmem
       memhpfs run -M numa2 -- sh -c 'memhpfs plug d0 --size 1G --node 2 && lsmem'
+      name=$(memhpfs run --detach -M tiny); memhpfs exec $name -- lsmem; memhpfs stop $name
       memhpfs run --rules my.rules -- sh -c 'memhpfs plug d0 --size 1G && udevadm settle && lsmem'
     """
     start_logging(verbose)
@@ -50,8 +59,9 @@ def command(
     sys.stdout.flush()
     try:
         from memhpfs.host.daemon import ServeOptions
+        from memhpfs.host.rules import check_rules, read_rules
         from memhpfs.host.run import run_machine
-        from memhpfs.host.udevd import UdevOptions, find_udevd, read_rules
+        from memhpfs.host.udevd import UdevOptions, find_udevd
     except ImportError as error:
         raise UserError(f"pyfuse3 cannot be used: {error}; install libfuse3 (package fuse3)", 125) from None
     texts = read_rules(rules)
@@ -59,6 +69,24 @@ def command(
         qmp=os.path.abspath(qmp) if qmp else None, uevents=uevents, allow_other=allow_other, loop=loop, verbose=verbose
     )
     wanted = UdevOptions(find_udevd(), texts, host_rules) if udev or rules or host_rules else None
-    code = run_machine(machine, cmd or (os.environ.get("SHELL", "/bin/sh"),), options, proc=proc, udev=wanted)
+    check_rules(texts)
+
+    def build(on_built: Callable[[str], None]) -> int:
+        return run_machine(machine, cmd, options, proc=proc, udev=wanted, on_built=on_built, detached=detach)
+
+    code = in_background(lambda ready: build(partial(_tell_name, ready))) if detach else build(
+        partial(_greet, machine, bool(cmd)))
     # To take Python down takes ten times as long as it took the machine to end.
     os._exit(code)
+
+
+def _tell_name(ready: Callable[[], None], name: str) -> None:
+    """Print the name of a machine that goes on in the background."""
+    click.echo(name)
+    ready()
+
+
+def _greet(machine: Machine, has_command: bool, name: str) -> None:
+    """Greet whoever will sit at the shell."""
+    if not has_command and os.isatty(0) and os.isatty(1):
+        click.echo(greeting(machine, name, root=os.geteuid() == 0))

@@ -14,8 +14,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, closing, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
 
 import trio
@@ -28,7 +28,7 @@ from memhpfs.host.fuse import Requests
 from memhpfs.host.interrupt import Interrupts
 from memhpfs.host.invalidate import Invalidator
 from memhpfs.host.loop import serve_requests
-from memhpfs.host.mountpoint import allow_other, alone, check_fuse, mounted, prepare
+from memhpfs.host.mountpoint import allow_other, check_fuse, make_directory, mounted, prepare
 from memhpfs.host.netlink import UeventSocket
 from memhpfs.host.qmp_server import QmpServer
 from memhpfs.machine.description import Machine
@@ -85,21 +85,44 @@ async def serve(machine: Machine, mountpoint: str, options: ServeOptions) -> Non
         UserError: something is not as it must be; nothing is left behind.
     """
     check_fuse()
-    with ExitStack() as before_mount, closing(UeventSocket()) if options.uevents else nullcontext() as uevents:
+    with ExitStack() as before_mount:
         if options.registered:
-            before_mount.enter_context(alone(registry.runtime_dir()))
-        place = _find_place(machine, mountpoint, options)
-        hardware, driver = _switch_on(machine)
-        # What boot made stays for good: keep the garbage collector away from it.
-        gc.collect()
-        gc.freeze()
-        try:
-            await _run(place, options, hardware, driver, uevents, before_mount.close)
-        except BaseExceptionGroup as group:
-            raise _only_user_error(group) or group from None
-        finally:
-            for bug in driver.tainted:
-                _log.error("the machine was tainted: %s", bug)
+            before_mount.enter_context(registry.alone(registry.runtime_dir()))
+        # From here on a signal ends a machine only when what there is of it can be taken back.
+        with (
+            trio.open_signal_receiver(*_STOP_SIGNALS) as signals,
+            _directory(mountpoint, before_mount.close) if options.registered else nullcontext(),
+            closing(UeventSocket()) if options.uevents else nullcontext() as uevents,
+        ):
+            place = _find_place(machine, mountpoint, options)
+            hardware, driver = _switch_on(machine)
+            # What boot made stays for good: keep the garbage collector away from it.
+            gc.collect()
+            gc.freeze()
+            try:
+                await _run(place, options, hardware, driver, uevents, signals, before_mount.close)
+            except BaseExceptionGroup as group:
+                raise _only_user_error(group) or group from None
+            finally:
+                for bug in driver.tainted:
+                    _log.error("the machine was tainted: %s", bug)
+
+
+@contextmanager
+def _directory(mountpoint: str, let_others: Callable[[], None]) -> Iterator[None]:
+    """Make the directory if it is not there, for the time of the block; one that is used then stays.
+
+    Args:
+        let_others: ends this process's turn, which it may still have when the block ends, as it takes another one then.
+    """
+    made = os.path.realpath(mountpoint) if make_directory(mountpoint) else None
+    try:
+        yield
+    finally:
+        if made:
+            let_others()
+            with suppress(OSError, UserError), registry.alone(registry.runtime_dir()):
+                os.rmdir(made)
 
 
 def _find_place(machine: Machine, mountpoint: str, options: ServeOptions) -> _Place:
@@ -136,12 +159,12 @@ def _switch_on(machine: Machine) -> tuple[Hardware, Driver]:
 
 async def _run(
     place: _Place, options: ServeOptions, hardware: Hardware, driver: Driver, uevents: UeventSocket | None,
-    on_mount: Callable[[], None],
+    signals: AsyncIterator[int], on_mount: Callable[[], None],
 ) -> None:
     interrupts, caches, ready = Interrupts(verbose=options.verbose > 1), Invalidator(), trio.Event()
     async with trio.open_nursery() as outer:
         stop = partial(outer.start_soon, _stop, caches, outer.cancel_scope)
-        await outer.start(_stop_at_signal, stop)
+        outer.start_soon(_stop_at_signal, signals, stop)
         server = QmpServer(hardware, driver.wake_guest, stop, driver.bug)
         driver.guest_idle, driver.kernel_log = server.announce, server.kernel_log
         # Nobody hears the uevents of boot; its log lines are kept.
@@ -166,24 +189,21 @@ async def _run(
 
 async def _announce(ready: trio.Event, place: _Place, options: ServeOptions) -> None:
     await ready.wait()
-    entry = registry.write_entry("mount", place.name, place.path, place.qmp) if options.registered else None
+    if options.registered:
+        registry.write_entry("mount", place.name, place.path, place.qmp)
     try:
         if options.on_ready is not None:
             options.on_ready()
         await trio.sleep_forever()
     finally:
-        if entry is not None:
-            registry.withdraw(entry)
+        if options.registered:
+            registry.withdraw()
 
 
-async def _stop_at_signal(
-    stop: Callable[[], None], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    with trio.open_signal_receiver(*_STOP_SIGNALS) as signals:
-        task_status.started()
-        async for number in signals:
-            _log.info("%s: unmounting", signal.Signals(number).name)
-            stop()
+async def _stop_at_signal(signals: AsyncIterator[int], stop: Callable[[], None]) -> None:
+    async for number in signals:
+        _log.info("%s: unmounting", signal.Signals(number).name)
+        stop()
 
 
 async def _stop(caches: Invalidator, everything: trio.CancelScope) -> None:

@@ -5,8 +5,8 @@ then udevd if wanted; then the command.  The command's end is the machine's end.
 """
 
 import contextlib
+import logging
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -16,11 +16,15 @@ from typing import NoReturn
 from attrs import frozen
 
 from memhpfs.errors import UserError
-from memhpfs.host.namespaces import Channel, exit_code_of, fork_forwarding
+from memhpfs.host.channel import Channel
+from memhpfs.host.complain import complain
+from memhpfs.host.namespaces import exit_code_of, fork_forwarding
+from memhpfs.host.shell import set_environment, shell_command
 from memhpfs.host.skeleton import build_sys, cover_proc
 from memhpfs.host.syscalls import (
     FUSE_SUPER_MAGIC,
     bind,
+    bring_up,
     die_with_parent,
     file_system_type,
     make_read_only,
@@ -40,13 +44,15 @@ _READY = b"ready"
 _PROC_FLAGS = 2 | 4 | 8
 _EXIT_CANNOT, _EXIT_NOT_FOUND, _EXIT_NOT_EXECUTABLE = 125, 127, 126
 
+_log = logging.getLogger(__name__)
+
 
 @frozen
 class Inside:
     """What runs inside.
 
     Attributes:
-        command: program and arguments.
+        command: program and arguments; none: the user's shell.
         serve: runs the daemon for a mount point and calls back when the tree is usable; never returns early.
         socket: path of the machine's socket on the host; the directory must be there.
         proc: whether /proc files are covered too.
@@ -66,15 +72,15 @@ class Inside:
             self._private_mounts()
             daemon = self._start_daemon()
             self._private_sys()
-            udevd = start_udevd(self.udev) if self.udev is not None else 0
+            udevd = start_udevd(self.udev, channel.say) if self.udev is not None else 0
             channel.tell("built")
-            channel.wait()
+            name = channel.wait()
         except (OSError, UserError) as error:
             return channel.refuse(error)
-        return _reap(self._start_command(where), daemon, udevd)
+        return _reap(self._start_command(where, name), daemon, udevd)
 
     def _private_mounts(self) -> None:
-        """/proc of the new process namespace, /dev read-only, /run empty."""
+        """/proc of the new process namespace, /dev read-only, /run empty, the loopback interface up."""
         host = os.open(os.path.dirname(self.socket), os.O_PATH | os.O_CLOEXEC)
         make_slave()
         mount("proc", "/proc", "proc", _PROC_FLAGS)
@@ -85,6 +91,11 @@ class Inside:
             path.mkdir(parents=True)
         bind(f"/proc/self/fd/{host}", str(_HOST))
         os.close(host)
+        try:
+            bring_up("lo")
+        except OSError as error:
+            # Without a user namespace it takes CAP_NET_ADMIN, which containers seldom have.
+            _log.info("the loopback interface stays down: %s", error.strerror)
 
     def _start_daemon(self) -> int:
         """Start the daemon and wait until its tree is usable; its pid.
@@ -120,8 +131,8 @@ class Inside:
         if self.proc:
             cover_proc(str(_MODEL / "proc"))
 
-    def _start_command(self, where: str) -> int:
-        return fork_forwarding(lambda: exec_command(self.command, where, self.socket))
+    def _start_command(self, where: str, name: str) -> int:
+        return fork_forwarding(lambda: exec_command(self.command or shell_command(name), where, self.socket, name))
 
 
 def qmp_inside(socket: str) -> str:
@@ -137,28 +148,26 @@ def working_directory() -> str:
         return "/"
 
 
-def exec_command(command: Sequence[str], where: str, socket: str) -> NoReturn:
+def exec_command(command: Sequence[str], where: str, socket: str, machine: str) -> NoReturn:
     """Become the command; ends with 127 or 126 where there is none.
 
     Args:
         where: the directory to start it in, if that is there.
         socket: path of the machine's socket on the host.
+        machine: the machine's name.
     """
     # Python ignores these; handlers are gone after exec by themselves.
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     with contextlib.suppress(OSError):
         os.chdir(where)
-    os.environ["MEMHPFS_QMP"] = qmp_inside(socket)
-    os.environ["SYSTEMD_DEVICE_VERIFY_SYSFS"] = "0"
-    if shutil.which("memhpfs") is None:
-        os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:{Path(sys.executable).parent}"
+    set_environment(machine, qmp_inside(socket))
     code = _EXIT_NOT_EXECUTABLE
     try:
         os.execvp(command[0], list(command))
     except (OSError, ValueError) as error:
         code = _EXIT_NOT_FOUND if isinstance(error, FileNotFoundError) else code
-        _complain(f"{command[0]}: {error.strerror if isinstance(error, OSError) else error}")
+        complain(f"{command[0]}: {error.strerror if isinstance(error, OSError) else error}")
     finally:
         os._exit(code)
 
@@ -188,7 +197,7 @@ def _as_daemon(serve: Callable[[str, Callable[[], None]], None], ready: int) -> 
         code = 0
     except UserError as error:
         if told:
-            _complain(str(error))
+            complain(str(error))
         else:
             tell(str(error).encode())
     except BaseException:
@@ -198,10 +207,6 @@ def _as_daemon(serve: Callable[[str, Callable[[], None]], None], ready: int) -> 
     finally:
         sys.stderr.flush()
         os._exit(code)
-
-
-def _complain(text: str) -> None:
-    print(f"memhpfs: {text}", file=sys.stderr, flush=True)
 
 
 def _reap(command: int, daemon: int, udevd: int) -> int:
@@ -214,10 +219,10 @@ def _reap(command: int, daemon: int, udevd: int) -> int:
         if pid == command and not _dying(daemon):
             return exit_code_of(status)
         if pid == daemon:
-            _complain("the machine's file system ended; the command was killed")
+            complain("the machine's file system ended; the command was killed")
             return _EXIT_CANNOT
         if pid == udevd:
-            _complain("udevd ended; the machine goes on without it")
+            complain("udevd ended; the machine goes on without it")
 
 
 def _dying(pid: int) -> bool:

@@ -6,7 +6,6 @@ Every mistake becomes one line that names the directory.
 
 import ctypes
 import errno
-import fcntl
 import logging
 import os
 import re
@@ -23,7 +22,9 @@ from attrs import frozen
 from memhpfs.errors import UserError
 from memhpfs.host.interrupt import Interrupts
 
-__all__ = ["FS_NAME", "Mount", "alone", "check_fuse", "mounted", "mounts_at", "prepare"]
+__all__ = [
+    "FS_NAME", "Mount", "allow_other", "check_fuse", "make_directory", "mounted", "mounts_at", "prepare",
+]
 
 #: Source of the mount, and with "fuse." before it its type.
 FS_NAME = "memhpfs"
@@ -69,18 +70,23 @@ def check_fuse() -> None:
         raise UserError("no fusermount3, which mounts for ordinary users: install the package fuse3, or run as root")
 
 
-@contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Be the only one in such a block with the same directory; others wait.
+def make_directory(directory: str) -> bool:
+    """Make the directory if nothing of this name is there; whether it was made.
 
-    So what `prepare` finds holds until the mount, where several processes want one mount point.
+    Raises:
+        UserError: it cannot be made; exit code 2 where its parent is not there.
     """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+        os.mkdir(directory)
+    except FileExistsError:
+        return False
+    except FileNotFoundError:
+        parent = os.path.dirname(directory.rstrip("/"))
+        what = f"no directory {parent} to make it in" if parent else "no such directory"
+        raise UserError(f"{directory}: {what}", 2) from None
+    except OSError as error:
+        raise UserError(f"{directory}: {_why(error)}") from None
+    return True
 
 
 def prepare(directory: str) -> str:

@@ -14,18 +14,20 @@ the command's own affair, and those that end a command are passed on to it.
 """
 
 import contextlib
-import errno
 import os
 import signal
-import socket
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from attrs import define, field, frozen
+from attrs import frozen
 
+from memhpfs.errors import UserError
+from memhpfs.host.background import let_go
+from memhpfs.host.channel import SAY, Channel
+from memhpfs.host.complain import complain
+from memhpfs.host.ids import map_ids
 from memhpfs.host.registry import Files
 from memhpfs.host.syscalls import (
     NEWIPC,
@@ -41,7 +43,7 @@ from memhpfs.host.syscalls import (
 )
 
 __all__ = [
-    "PLANS", "CannotBuild", "Channel", "Plan", "exit_code_of", "fork_forwarding", "run_child", "spawn", "why_forbidden",
+    "PLANS", "CannotBuild", "Plan", "exit_code_of", "fork_forwarding", "run_child", "spawn", "why_forbidden",
 ]
 
 _PRIVATE = NEWNS | NEWNET | NEWIPC | NEWUTS
@@ -51,9 +53,6 @@ _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _OF_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 #: Tells a process that its parent is dead.
 _ORPHANED = signal.SIGRTMIN
-#: What a system answers that does not allow namespaces, or mounts in them.
-_FORBIDDEN = (errno.EPERM, errno.EACCES, errno.ENOSPC, errno.EUSERS, errno.EINVAL, errno.ENOSYS)
-_CREDENTIALS = struct.Struct("3i")
 #: Settings that forbid user namespaces, and the value that does.
 _SETTINGS = (
     ("user.max_user_namespaces", "0"),
@@ -101,82 +100,32 @@ PLANS = (
 )
 
 
-@define
-class Channel:
-    """How keeper and init talk to the caller: short texts, which arrive with the sender's pid as the caller sees it."""
-
-    _caller: socket.socket = field(init=False)
-    _inside: socket.socket = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._caller, self._inside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._caller.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-
-    def tell(self, text: str) -> None:
-        """Inside: tell the caller something; one that is gone does not hear it."""
-        with contextlib.suppress(BrokenPipeError):
-            self._inside.send(text.encode())
-
-    def refuse(self, error: Exception) -> int:
-        """Inside: tell the caller why the machine cannot be built; the exit code."""
-        forbidden = isinstance(error, OSError) and error.errno in _FORBIDDEN
-        self.tell(f"{'forbidden' if forbidden else 'failed'}: {_say(error)}")
-        return _EXIT_CANNOT
-
-    def wait(self) -> None:
-        """Inside: wait until the caller answers.
-
-        Raises:
-            ConnectionError: the caller is gone.
-        """
-        if not self._inside.recv(16):
-            raise ConnectionResetError(errno.ECONNRESET, "the caller is gone")
-
-    def leave_caller(self) -> None:
-        """Caller, after the fork: only the others hold the inner end from now on."""
-        self._inside.close()
-
-    def enter_inside(self) -> None:
-        """Inside, after the fork."""
-        self._caller.close()
-
-    def receive(self) -> tuple[str, int]:
-        """Caller: the next text and its sender's pid; an empty text when everybody inside is gone."""
-        data, ancillary, _, _ = self._caller.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
-        pid = _CREDENTIALS.unpack(ancillary[0][2])[0] if ancillary else 0
-        return data.decode(), pid
-
-    def answer(self) -> None:
-        """Caller: let the one that waits go on."""
-        self._caller.send(b"go")
-
-    def close(self) -> None:
-        """Caller: the talk is over."""
-        self._caller.close()
-
-
-def spawn(plan: Plan, init: Callable[[Channel], int], report: Callable[[int], None], files: Files) -> int:
+def spawn(
+    plan: Plan, init: Callable[[Channel], int], report: Callable[[int], str], files: Files, *, detached: bool
+) -> int:
     """Run `init` as the first process of new namespaces, and wait for it.
 
     Args:
         init: says "built" on the channel when the machine is ready and waits for the answer, or refuses; its result is
             the exit code.
-        report: told init's pid when the machine is built.
+        report: told init's pid when the machine is built; the machine's name.
         files: made and removed by the keeper; the caller removes them once more, as the keeper may be killed.
+        detached: the machine gets none of the caller's streams.
 
     Returns:
         The exit code.
 
     Raises:
         CannotBuild: the machine could not be built this way.
+        UserError: nor in any other way: what the caller wants cannot be used.
     """
     channel = Channel()
-    keeper = _fork_keeper(plan, init, channel, files)
+    keeper = _fork_keeper(plan, init, channel, files, detached=detached)
     channel.leave_caller()
     try:
-        _accompany(plan, channel, report)
+        name = _accompany(plan, channel, report)
         forward_signals(keeper)
-        channel.answer()
+        channel.answer(name)
     except BaseException:
         os.kill(keeper, signal.SIGKILL)
         os.waitpid(keeper, 0)
@@ -186,7 +135,9 @@ def spawn(plan: Plan, init: Callable[[Channel], int], report: Callable[[int], No
     return exit_code_of(os.waitpid(keeper, 0)[1])
 
 
-def _fork_keeper(plan: Plan, init: Callable[[Channel], int], channel: Channel, files: Files) -> int:
+def _fork_keeper(
+    plan: Plan, init: Callable[[Channel], int], channel: Channel, files: Files, *, detached: bool
+) -> int:
     """Start the keeper.  A signal of the terminal must not find it, nor what it starts, without a handler."""
     usual = {number: signal.getsignal(number) for number in _OF_TERMINAL}
     _leave_to_command()
@@ -194,13 +145,15 @@ def _fork_keeper(plan: Plan, init: Callable[[Channel], int], channel: Channel, f
     keeper = os.fork()
     if not keeper:
         channel.enter_inside()
+        if detached:
+            let_go()
         _as_process(lambda: _keep(plan, init, channel, files, caller))
     for number, handler in usual.items():
         signal.signal(number, handler)
     return keeper
 
 
-def _accompany(plan: Plan, channel: Channel, report: Callable[[int], None]) -> None:
+def _accompany(plan: Plan, channel: Channel, report: Callable[[int], str]) -> str:
     """The caller's part until the machine is built."""
     while True:
         text, pid = channel.receive()
@@ -209,25 +162,19 @@ def _accompany(plan: Plan, channel: Channel, report: Callable[[int], None]) -> N
                 _map_ids(pid)
             channel.answer()
         elif text == "built":
-            report(pid)
-            return
+            return report(pid)
+        elif text.startswith(SAY):
+            complain(text.removeprefix(SAY))
         else:
             kind, _, why = text.partition(": ")
+            if kind == "misused":
+                raise UserError(why, 2)
             raise CannotBuild(why or "the machine ended before it was built", forbidden=kind == "forbidden")
 
 
 def _map_ids(pid: int) -> None:
-    """Root keeps all ids there are; anybody else becomes root inside, and nobody but themselves outside."""
-    proc = Path(f"/proc/{pid}")
     try:
-        if os.geteuid() == 0:
-            for name in ("uid_map", "gid_map"):
-                rows = [line.split() for line in Path(f"/proc/self/{name}").read_text().splitlines()]
-                (proc / name).write_text("".join(f"{first} {first} {count}\n" for first, _, count in rows))
-        else:
-            (proc / "setgroups").write_text("deny")
-            (proc / "uid_map").write_text(f"0 {os.geteuid()} 1")
-            (proc / "gid_map").write_text(f"0 {os.getegid()} 1")
+        map_ids(pid)
     except OSError as error:
         raise CannotBuild(f"mapping user ids: {error.strerror}", forbidden=True) from None
 
@@ -366,12 +313,6 @@ def _leave_to_command() -> None:
 def _handle(number: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> None:
     if signal.getsignal(number) is not signal.SIG_IGN:
         signal.signal(number, handler)
-
-
-def _say(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return f"{error.strerror} ({error.filename})" if error.filename else str(error.strerror)
-    return str(error)
 
 
 def why_forbidden() -> str:

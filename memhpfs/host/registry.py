@@ -7,11 +7,14 @@ Entries written in another process namespace are left alone: their pids mean not
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import select
 import shutil
 import time
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,12 @@ from attrs import asdict, frozen
 from memhpfs.errors import UserError
 
 __all__ = [
-    "Entry", "Files", "entries", "find", "runtime_dir", "socket_path", "withdraw", "write_entry",
+    "Entry", "Files", "alone", "entries", "find", "named", "runtime_dir", "socket_path", "wait_until_gone",
+    "withdraw", "write_entry",
 ]
+
+#: How long to wait for others who choose a name, and how often to look, in seconds.
+_PATIENCE_S, _TICK_S = 1.0, 0.005
 
 
 @frozen
@@ -32,6 +39,7 @@ class Entry:
         pid: the process that ends with it (for `run` the machine's first process), as the host sees it.
         kind: "mount" or "run".
         machine: name of the machine file or preset.
+        name: the same, with a number where that is taken: no other machine of this user has it.
         where: the mount point, or the command.
         qmp: path of its socket, as the host sees it.
         started: seconds since the epoch.
@@ -45,6 +53,7 @@ class Entry:
     qmp: str
     started: float
     pids: int = 0
+    name: str = ""
 
 
 def runtime_dir() -> Path:
@@ -118,19 +127,51 @@ class Files:
                 os.rmdir(self._own, dir_fd=self._runtime)
 
 
-def write_entry(kind: str, machine: str, where: str, qmp: str, pid: int | None = None) -> Path:
-    """Leave word of a running machine; the file to take back with `withdraw`."""
-    entry = Entry(pid or os.getpid(), kind, machine, where, qmp, time.time(), _pid_namespace())
-    path = runtime_dir() / f"{os.getpid()}.json"
-    draft = path.with_suffix(".new")
-    draft.write_text(json.dumps(asdict(entry)))
-    draft.replace(path)
-    return path
+def write_entry(kind: str, machine: str, where: str, qmp: str, pid: int | None = None) -> Entry:
+    """Leave word of a running machine, which gets its name by that, until this process does `withdraw`."""
+    path = _word()
+    with alone(path.parent, _PATIENCE_S):
+        taken = {entry.name for entry in entries()}
+        names = (f"{machine}-{number}" if number > 1 else machine for number in count(1))
+        name = next(name for name in names if name not in taken)
+        entry = Entry(pid or os.getpid(), kind, machine, where, qmp, time.time(), _pid_namespace(), name)
+        draft = path.with_suffix(".new")
+        draft.write_text(json.dumps(asdict(entry)))
+        draft.replace(path)
+    return entry
 
 
-def withdraw(path: Path) -> None:
-    """Take word of a machine back."""
-    path.unlink(missing_ok=True)
+def withdraw() -> None:
+    """Take word of this process's machine back."""
+    _word().unlink(missing_ok=True)
+
+
+def _word() -> Path:
+    """Where this process leaves word of its machine."""
+    return runtime_dir() / f"{os.getpid()}.json"
+
+
+@contextlib.contextmanager
+def alone(directory: Path, patience_s: float | None = None) -> Iterator[None]:
+    """Be the only one in such a block with the same directory; others wait.
+
+    Args:
+        patience_s: how long to wait for others, who may have been stopped; None: for ever.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    deadline = None if patience_s is None else time.monotonic() + patience_s
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if deadline is None else fcntl.LOCK_NB))
+            except BlockingIOError:
+                if deadline is not None and time.monotonic() < deadline:
+                    time.sleep(_TICK_S)
+                    continue
+            break
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def entries() -> list[Entry]:
@@ -147,6 +188,32 @@ def entries() -> list[Entry]:
             path.with_suffix(".qmp").unlink(missing_ok=True)
             shutil.rmtree(path.with_suffix(".d"), ignore_errors=True)
     return sorted(found, key=lambda entry: entry.started)
+
+
+def wait_until_gone(entry: Entry) -> None:
+    """Wait until a machine that ends has taken its word back, but not for ever."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while entry in entries() and time.monotonic() < deadline:
+        time.sleep(_TICK_S)
+
+
+def named(name: str, kind: str | None = None, exit_code: int = 1) -> Entry:
+    """The running machine of a name, a pid, or a mount point.
+
+    Args:
+        kind: "mount" or "run": only one of this kind; None: of any.
+        exit_code: of the error.
+
+    Raises:
+        UserError: there is none, and which there are.
+    """
+    running = [entry for entry in entries() if kind in (None, entry.kind)]
+    place = os.path.join(os.path.realpath(os.path.dirname(name)), os.path.basename(name))
+    for entry in running:
+        if name in (entry.name, str(entry.pid)) or (entry.kind == "mount" and entry.where == place):
+            return entry
+    choices = ", ".join(f"{entry.name} ({entry.pid})" for entry in running) or "none"
+    raise UserError(f"no running machine is called {name!r}; running are: {choices}", exit_code)
 
 
 def find(explicit: str | None) -> str:
@@ -169,8 +236,8 @@ def find(explicit: str | None) -> str:
 def _read(path: Path) -> Entry | None:
     try:
         data: dict[str, Any] = json.loads(path.read_text())
-        return Entry(**data)
-    except (OSError, ValueError, TypeError):
+        return Entry(**{"name": data["machine"], **data})
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 

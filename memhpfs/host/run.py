@@ -6,7 +6,6 @@ Exit codes: the command's own (128 plus the signal for a killed one), 125 when t
 import logging
 import os
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -14,6 +13,7 @@ from attrs import evolve
 
 from memhpfs.errors import UserError
 from memhpfs.host import registry
+from memhpfs.host.complain import complain
 from memhpfs.host.daemon import ServeOptions, serve
 from memhpfs.host.inside import Inside, exec_command, qmp_inside, working_directory
 from memhpfs.host.namespaces import PLANS, CannotBuild, exit_code_of, fork_forwarding, run_child, spawn, why_forbidden
@@ -30,16 +30,20 @@ _log = logging.getLogger(__name__)
 
 
 def run_machine(
-    machine: Machine, command: Sequence[str], options: ServeOptions, *, proc: bool, udev: UdevOptions | None
+    machine: Machine, command: Sequence[str], options: ServeOptions, *, proc: bool, udev: UdevOptions | None,
+    on_built: Callable[[str], None], detached: bool = False,
 ) -> int:
     """Run a command in a machine of its own; its exit code.
 
     Args:
+        command: program and arguments; none: the user's shell.
         proc: whether the machine's /proc files cover the real ones.
         udev: how to run a udevd inside, or None.
+        on_built: told the machine's name before the command is started.
+        detached: the machine gets none of the caller's streams; without a command it goes on until it is stopped.
 
     Raises:
-        UserError: exit code 125: the machine cannot be built.
+        UserError: exit code 125: the machine cannot be built; 2: the udev rules cannot be used.
     """
     import trio
 
@@ -51,11 +55,17 @@ def run_machine(
         inner = evolve(options, qmp=qmp_inside(files.socket), on_ready=ready, registered=False)
         trio.run(serve, machine, mountpoint, inner)
 
-    def report(pid: int) -> None:
-        registry.write_entry("run", machine.name, shlex.join(command), files.socket, pid=pid)
+    if detached and not command:
+        command = ("sleep", "infinity")
+
+    def report(pid: int) -> str:
+        what = shlex.join(command or [os.environ.get("SHELL", "")])
+        name = registry.write_entry("run", machine.name, what, files.socket, pid=pid).name
+        on_built(name)
+        return name
 
     try:
-        return _first_that_works(Inside(command, daemon, files.socket, proc, udev), report, files)
+        return _first_that_works(Inside(command, daemon, files.socket, proc, udev), report, files, detached=detached)
     finally:
         files.remove()
 
@@ -74,7 +84,7 @@ def _check_socket(path: str) -> None:
         raise UserError(str(error), _EXIT_CANNOT) from None
 
 
-def _first_that_works(inside: Inside, report: Callable[[int], None], files: registry.Files) -> int:
+def _first_that_works(inside: Inside, report: Callable[[int], str], files: registry.Files, *, detached: bool) -> int:
     """Try the plans in order.
 
     Raises:
@@ -87,7 +97,7 @@ def _first_that_works(inside: Inside, report: Callable[[int], None], files: regi
         if (plan.needs_root and os.geteuid() != 0) or (hears_host and inside.udev is not None):
             continue
         try:
-            return spawn(plan, inside, report, files)
+            return spawn(plan, inside, report, files, detached=detached)
         except CannotBuild as error:
             _log.info("%s: %s", plan.name, error)
             failed.setdefault(str(error), error)
@@ -99,25 +109,15 @@ def exec_in(name: str, command: Sequence[str]) -> int:
     """Run another command in a running machine; its exit code.
 
     Args:
-        name: the machine's pid, or its name if only one that runs has it.
+        name: the machine's name or pid.
 
     Raises:
         UserError: no such machine, or it cannot be entered.
     """
-    entry = _running(name)
+    entry = registry.named(name, "run", _EXIT_CANNOT)
     caller = os.getpid()
     child = fork_forwarding(lambda: _enter(entry, command, caller))
     return exit_code_of(os.waitpid(child, 0)[1])
-
-
-def _running(name: str) -> registry.Entry:
-    running = [entry for entry in registry.entries() if entry.kind == "run"]
-    found = [entry for entry in running if name in (str(entry.pid), entry.machine)]
-    if len(found) == 1:
-        return found[0]
-    choices = ", ".join(f"{entry.pid} ({entry.machine})" for entry in running) or "none"
-    what = "more than one machine is called" if found else "no running machine is called"
-    raise UserError(f"{what} {name!r}; running are: {choices}", _EXIT_CANNOT)
 
 
 def _enter(entry: registry.Entry, command: Sequence[str], caller: int) -> int:
@@ -126,12 +126,12 @@ def _enter(entry: registry.Entry, command: Sequence[str], caller: int) -> int:
 
     def main() -> NoReturn:
         die_with_parent()
-        exec_command(command, where, entry.qmp)
+        exec_command(command, where, entry.qmp, entry.name)
 
     try:
         same_user = os.stat(f"/proc/{entry.pid}/ns/user").st_ino == os.stat("/proc/self/ns/user").st_ino
         enter(entry.pid, NAMESPACES & ~NEWUSER if same_user else NAMESPACES)
     except OSError as error:
-        print(f"memhpfs: the machine {entry.pid} cannot be entered: {error.strerror}", file=sys.stderr, flush=True)
+        complain(f"the machine {entry.name} cannot be entered: {error.strerror}")
         return _EXIT_CANNOT
     return run_child(main, caller)

@@ -1,15 +1,17 @@
 """Linux system calls that Python does not have, as functions that raise OSError.
 
-Source: man pages of unshare(2), mount(2), mount_setattr(2), prctl(2), setns(2), statfs(2).
+Source: man pages of unshare(2), mount(2), mount_setattr(2), prctl(2), setns(2), statfs(2), netdevice(7).
 """
 
 import ctypes
+import fcntl
 import os
 import signal
+import socket
 import struct
 
 __all__ = [
-    "FUSE_SUPER_MAGIC", "NAMESPACES", "NEWIPC", "NEWNET", "NEWNS", "NEWPID", "NEWUSER", "NEWUTS", "bind",
+    "FUSE_SUPER_MAGIC", "NAMESPACES", "NEWIPC", "NEWNET", "NEWNS", "NEWPID", "NEWUSER", "NEWUTS", "bind", "bring_up",
     "die_with_parent", "enter", "file_system_type", "make_read_only", "make_slave", "mount", "move", "unshare",
 ]
 
@@ -20,6 +22,10 @@ FUSE_SUPER_MAGIC = 0x65735546
 _MS_BIND, _MS_MOVE, _MS_REC, _MS_SLAVE = 0x1000, 0x2000, 0x4000, 0x80000
 _PR_SET_PDEATHSIG = 1
 _AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY, _SYS_MOUNT_SETATTR = -100, 0x8000, 1, 442
+
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+#: struct ifreq: a name of 16 bytes, then here the flags.
+_IFREQ = struct.Struct("16sh22x")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -87,6 +93,14 @@ def make_read_only(path: str, *, recursive: bool) -> None:
         ctypes.c_size_t(len(attributes)),
     )
     _check(result, "mount_setattr", path)
+
+
+def bring_up(interface: str) -> None:
+    """Switch a network interface of this network namespace on.  See netdevice(7)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        asked = _IFREQ.pack(interface.encode(), 0)
+        _, flags = _IFREQ.unpack(fcntl.ioctl(sock, _SIOCGIFFLAGS, asked))
+        fcntl.ioctl(sock, _SIOCSIFFLAGS, _IFREQ.pack(interface.encode(), flags | _IFF_UP))
 
 
 def file_system_type(path: str) -> int:

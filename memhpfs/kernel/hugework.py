@@ -17,6 +17,7 @@ from memhpfs.kernel.hugetlb import (
 )
 from memhpfs.kernel.pages import HUGE_2M_PAGES, Use
 from memhpfs.kernel.state import Kernel, Workload
+from memhpfs.units import format_size
 
 __all__ = ["give_back_gigantic", "give_back_huge_2m", "take_gigantic", "take_huge_2m"]
 
@@ -38,7 +39,7 @@ def take_huge_2m(kernel: Kernel, workload: Workload, node_ids: list[int]) -> Non
         free_huge_2m(kernel, use, made, node_ids)
         if not workload.reserved:
             _return_to_pool(kernel, workload.from_pool, node_ids)
-        raise NoMemory(f"{workload.nr_pages * PAGE_SIZE} bytes of {workload.kind} do not fit")
+        raise NoMemory(f"{format_size(workload.nr_pages * PAGE_SIZE)} of {workload.kind} do not fit")
 
 
 def give_back_huge_2m(kernel: Kernel, workload: Workload, node_ids: list[int]) -> None:

@@ -16,7 +16,7 @@ from memhpfs.kernel.hugetlb import GIGANTIC_PAGES
 from memhpfs.kernel.hugework import give_back_gigantic, give_back_huge_2m, take_gigantic, take_huge_2m
 from memhpfs.kernel.pages import HUGE_2M_PAGES, Use
 from memhpfs.kernel.state import Kernel, Workload
-from memhpfs.units import align_up
+from memhpfs.units import align_up, format_size
 
 __all__ = ["KINDS", "Kind", "add_workload", "delete_workload"]
 
@@ -139,7 +139,7 @@ def _take(kernel: Kernel, workload: Workload, row: Kind, nodes: list[int]) -> No
             _count_balloon(kernel, row, "balloon_deflate", release_pages(kernel, row.use, found, nodes))
             if not movable:
                 warn_alloc(kernel, workload.name, "page allocation failure", "kernel")
-            raise NoMemory(f"{workload.nr_pages * PAGE_SIZE} bytes of {workload.kind} do not fit")
+            raise NoMemory(f"{format_size(workload.nr_pages * PAGE_SIZE)} of {workload.kind} do not fit")
 
 
 def _count_balloon(kernel: Kernel, row: Kind, event: str, nr_pages: int) -> None:
@@ -150,6 +150,6 @@ def _count_balloon(kernel: Kernel, row: Kind, event: str, nr_pages: int) -> None
 def _take_cma(kernel: Kernel, wanted: int) -> None:
     total = sum(zone.pages.totals[Use.CMA] for node in kernel.nodes.values() for zone in node.zones.values())
     if kernel.cma_used + wanted > total:
-        raise NoMemory(f"{wanted * PAGE_SIZE} bytes do not fit into CMA, which has "
-                       f"{(total - kernel.cma_used) * PAGE_SIZE} left")
+        raise NoMemory(f"{format_size(wanted * PAGE_SIZE)} do not fit into CMA, which has "
+                       f"{format_size((total - kernel.cma_used) * PAGE_SIZE)} left")
     kernel.cma_used += wanted

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from attrs import frozen
 
+from memhpfs.kernel.geometry import ARCHES, block_size_of
 from memhpfs.kernel.spec import RamRange, Spec
 from memhpfs.units import MIB, align_up
 
@@ -53,6 +54,7 @@ class Machine:
         hotplug_base: address from which plugged devices are placed.
         dimms: those plugged at boot, in order.
         fillings: workloads started after that, in order.
+        remarks: on what of the file has no effect, for whoever wrote it.
     """
 
     name: str
@@ -63,11 +65,17 @@ class Machine:
     hotplug_base: int
     dimms: tuple[Dimm, ...] = ()
     fillings: tuple[Filling, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def ram_bytes(self) -> int:
         """Boot RAM that is installed, in bytes."""
         return installed_bytes(self.spec.ram)
+
+    @property
+    def block_size_bytes(self) -> int:
+        """The size of its memory blocks."""
+        return self.spec.block_size_bytes or block_size_of(ARCHES[self.spec.arch], self.spec.ram)
 
 
 def installed_bytes(ram: Iterable[RamRange]) -> int:

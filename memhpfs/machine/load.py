@@ -1,6 +1,6 @@
 """Machines by name or file: reading TOML, checking what the values mean together, and the presets.
 
-Raises UserError with exit code 2 for every mistake, naming file, key, value and what is allowed.
+Raises UserError with exit code 2, with every mistake, naming file, key, value and what is allowed.
 """
 
 import tomllib
@@ -11,6 +11,9 @@ from typing import Any
 
 from memhpfs.errors import UserError
 from memhpfs.machine.description import Dimm, Machine
+from memhpfs.machine.mistakes import Mistakes
+from memhpfs.machine.toml import read_toml
+from memhpfs.words import did_you_mean
 
 __all__ = ["Dimm", "Machine", "explanation", "load", "preset_names", "source_text"]
 
@@ -43,8 +46,9 @@ def source_text(name_or_path: str) -> tuple[str, str]:
     try:
         return path.stem, path.read_bytes().decode()
     except FileNotFoundError:
+        names = preset_names()
         raise UserError(f"machine {name_or_path!r} is neither a file nor a preset; presets are "
-                        f"{', '.join(preset_names())}", exit_code=2) from None
+                        f"{', '.join(names)}{did_you_mean(name_or_path, names)}", exit_code=2) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{name_or_path}: not UTF-8 at byte {error.start}", exit_code=2) from None
     except OSError as error:
@@ -64,40 +68,15 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Machine:
     """
     name, text = source_text(name_or_path)
     where = name_or_path if name_or_path != name else f"preset {name}"
-    data = _parse(text, where)
-    if overrides:
-        data |= dict(map(_override, overrides))
-        where = f"{where} with {' '.join(f'--set {override}' for override in overrides)}"
-    _check_numbers(data, where)
     # cattrs takes a while to import: only whoever loads a machine pays.
-    from memhpfs.machine.file import structure
     from memhpfs.machine.resolve import resolve
 
-    return resolve(structure(data, where), name, explanation(text), where)
-
-
-def _parse(text: str, where: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{where}: not TOML: {error}", exit_code=2) from None
-    except RecursionError:
-        raise UserError(f"{where}: not TOML: nested too deeply", exit_code=2) from None
-    except ValueError:
-        # Python refuses to convert thousands of digits.
-        raise UserError(f"{where}: not TOML: a number has too many digits", exit_code=2) from None
-
-
-def _check_numbers(data: object, where: str, path: str = "") -> None:
-    """No number is beyond what TOML promises to hold."""
-    if isinstance(data, dict):
-        for key, value in data.items():
-            _check_numbers(value, where, f"{path}.{key}" if path else key)
-    elif isinstance(data, list):
-        for index, value in enumerate(data):
-            _check_numbers(value, where, f"{path}[{index}]")
-    elif isinstance(data, int) and not -1 << 63 <= data < 1 << 63:
-        raise UserError(f"{where}: {path}: a number in TOML has at most 64 bits", exit_code=2)
+    mistakes = Mistakes(where)
+    data = read_toml(text, mistakes)
+    if overrides:
+        data |= dict(map(_override, overrides))
+        mistakes.where = f"{where} with {' '.join(f'--set {override}' for override in overrides)}"
+    return resolve(data, name, explanation(text), mistakes)
 
 
 def _override(text: str) -> tuple[str, Any]:

@@ -1,7 +1,7 @@
 """Commands that QEMU does not have: what happens inside the guest.
 
 Workloads use its memory, faults make its operations fail, x-query-blocks tells what is in each block,
-x-query-kernel-log what the kernel said.
+x-query-nodes which nodes there are, x-query-kernel-log what the kernel said.
 """
 
 import re
@@ -74,6 +74,10 @@ def _query_blocks(hardware: Hardware, args: Args) -> Any:
     return [_block(hardware, block) for _, block in sorted(kernel.blocks.items())]
 
 
+def _query_nodes(hardware: Hardware, args: Args) -> Any:
+    return [{"node": node_id} for node_id in sorted(hardware.kernel.nodes)]
+
+
 def _query_kernel_log(hardware: Hardware, args: Args) -> Any:
     return list(hardware.kernel_log)
 
@@ -112,5 +116,6 @@ GUEST_COMMANDS: dict[str, Command] = {
     "x-fault-del": Command("Take a fault back.", _fault_del, _ID),
     "x-query-faults": Command("List faults.", _query_faults, _FILTER),
     "x-query-blocks": Command("What is in each memory block.", _query_blocks),
+    "x-query-nodes": Command("List NUMA nodes, also those without memory.", _query_nodes),
     "x-query-kernel-log": Command("The end of the kernel's log.", _query_kernel_log),
 }

@@ -1,5 +1,7 @@
 """Switching a machine on: from its description to a booted kernel inside its hardware."""
 
+from collections.abc import Iterator
+
 from memhpfs.errors import SysError, UserError
 from memhpfs.kernel.boot import boot
 from memhpfs.kernel.geometry import PAGE_SIZE
@@ -17,24 +19,35 @@ def power_on(machine: Machine) -> Hardware:
     """Boot a machine, plug the DIMMs and start the workloads that it has from the beginning.
 
     Raises:
-        UserError: exit code 2: a DIMM or a workload does not fit.
+        UserError: exit code 2: DIMMs, or workloads, do not fit; all of them.
     """
     hardware = Hardware(
         boot(machine.spec), slots=machine.slots, ram_bytes=machine.ram_bytes, maxmem_bytes=machine.maxmem_bytes,
         hotplug_base=machine.hotplug_base, name=machine.name,
     )
+    for misfits in (_plug(hardware, machine), _fill(hardware, machine)):
+        if refused := [f"machine {machine.name}: {what}" for what in misfits]:
+            raise UserError(refused, exit_code=2)
+    return hardware
+
+
+def _plug(hardware: Hardware, machine: Machine) -> Iterator[str]:
+    """Plug the DIMMs; what does not work."""
     for dimm in machine.dimms:
         try:
             run_now(hardware.plug(dimm.id, dimm.size_bytes, dimm.node_id))
         except (QmpError, SysError) as error:
-            raise UserError(f"machine {machine.name}: dimm {dimm.id}: {error}", exit_code=2) from None
+            yield f"dimm {dimm.id}: {error}"
+
+
+def _fill(hardware: Hardware, machine: Machine) -> Iterator[str]:
+    """Start the workloads; what does not work."""
     for filling in machine.fillings:
         try:
             add_workload(hardware.kernel, filling.id, filling.kind, _size_of(hardware.kernel, filling),
                          filling.node_id, movable=filling.movable, reserved=filling.reserved)
         except SysError as error:
-            raise UserError(f"machine {machine.name}: workload {filling.id}: {error.reason}", exit_code=2) from None
-    return hardware
+            yield f"workload {filling.id}: {error.reason}"
 
 
 def _size_of(kernel: Kernel, filling: Filling) -> int:

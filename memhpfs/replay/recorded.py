@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from memhpfs.errors import UserError
 from memhpfs.machine.description import Machine
-from memhpfs.machine.file import structure
+from memhpfs.machine.mistakes import Mistakes
 from memhpfs.machine.resolve import resolve
 from memhpfs.replay.transcript import Header
 from memhpfs.units import GIB, MIB, align_up, parse_size
@@ -22,8 +22,7 @@ def recorded_machine(header: Header) -> Machine:
     Raises:
         UserError: it has something that this version does not model.
     """
-    where = f"machine {header.name}"
-    return resolve(structure(tomllib.loads(machine_text(header)), where), header.name, "", where)
+    return resolve(tomllib.loads(machine_text(header)), header.name, "", Mistakes(f"machine {header.name}"))
 
 
 def machine_text(header: Header) -> str:
