@@ -2,9 +2,6 @@
 
 import json
 import re
-import shlex
-import subprocess
-from pathlib import Path
 
 import needs
 import pytest
