@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test setup install uninstall lint types pytest replay soak bench fresh clean
+.PHONY: help run test setup install uninstall lint types pytest replay soak bench picture fresh clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ soak: setup ## An hour of random use; `make soak SECONDS=600` takes less
 
 bench: setup ## Time reads through FUSE, against a C daemon and the kernel's own sysfs
 	$(BIN)/python scripts/bench.py $(ARGS)
+
+picture: setup ## The session in README, typed and drawn anew: scripts/session.svg
+	scripts/picture $(ARGS)
 
 fresh: ## As root: both commands on new Debian systems; `make fresh ARGS="trixie root"` on one
 	@scripts/fresh-machine $(ARGS)

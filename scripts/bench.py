@@ -237,7 +237,8 @@ def runs(folder: Path, rounds: int) -> None:
             process.stdout.read()
             end_ms.append((time.perf_counter() - began) * 1e3)
     print(f"memhpfs run: the command starts after {statistics.median(start_s):.2f} s; "
-          f"killed, all of it is gone after {statistics.median(end_ms):.0f} ms, at most {max(end_ms):.0f} ms (limit 100)")
+          f"killed, all of it is gone after {statistics.median(end_ms):.0f} ms, at most {max(end_ms):.0f} ms "
+          f"(limit 100)")
 
 
 @contextmanager

@@ -41,8 +41,9 @@ def ignored(path: Path) -> bool:
 
 
 def code_of(text: str) -> str:
-    """What stands in code in Markdown: between backquotes, and in blocks indented by four."""
-    return "\n".join(re.findall(r"`[^`\n]+`|^ {4}.*$", text, re.MULTILINE))
+    """What stands in code in Markdown: between backquotes, and in fenced blocks."""
+    blocks = re.findall(r"^```.*?^```$", text, re.MULTILINE | re.DOTALL)
+    return "\n".join([*blocks, *re.findall(r"`[^`\n]+`", text)])
 
 
 def test_top_level() -> None:
