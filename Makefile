@@ -4,10 +4,10 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test setup lint types pytest replay soak bench clean
+.PHONY: help run test setup install uninstall lint types pytest replay soak bench picture fresh clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## A shell inside a machine of your own; without a terminal a short tour
 	@scripts/setup run
@@ -17,6 +17,13 @@ test: setup lint types pytest ## Everything that is checked: style, types, tests
 
 setup: ## Install what is missing: Debian packages, and a virtual environment in .venv
 	@scripts/setup test
+
+install: ## Let this user call memhpfs by name: a link in ~/.local/bin, or BINDIR=...
+	@scripts/setup run
+	@scripts/install
+
+uninstall: ## Remove that link
+	@scripts/install --undo
 
 lint: setup ## The style of the code
 	$(BIN)/ruff check memhpfs tests scripts
@@ -35,6 +42,12 @@ soak: setup ## An hour of random use; `make soak SECONDS=600` takes less
 
 bench: setup ## Time reads through FUSE, against a C daemon and the kernel's own sysfs
 	$(BIN)/python scripts/bench.py $(ARGS)
+
+picture: setup ## The session in README, typed and drawn anew: scripts/session.svg
+	scripts/picture $(ARGS)
+
+fresh: ## As root: both commands on new Debian systems; `make fresh ARGS="trixie root"` on one
+	@scripts/fresh-machine $(ARGS)
 
 clean: ## Remove what was built here, the virtual environment too
 	rm -rf .venv .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

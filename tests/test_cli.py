@@ -9,11 +9,11 @@ from pathlib import Path
 
 import needs
 import pytest
-from host_kit import serving
+from host_kit import serving, wait_until
 
 from memhpfs.cli.help import TOPICS
 from memhpfs.cli.main import COMMANDS
-from memhpfs.client import Client
+from memhpfs.client import Client, CommandError
 from memhpfs.machine.load import load, preset_names
 
 ME = [sys.executable, "-m", "memhpfs"]
@@ -46,7 +46,18 @@ def test_help_lists_all_commands():
 
 
 @pytest.mark.parametrize(("arguments", "told"), [
-    (["dance"], "memhpfs: No such command 'dance'"),
+    (["dance"], "memhpfs: No such command 'dance'. (see memhpfs --help)"),
+    (["evnts"], "memhpfs: No such command 'evnts'. Did you mean 'events'? (see memhpfs --help)"),
+    (["machine", "chek"], "memhpfs machine: No such command 'chek'. Did you mean 'check'? (see memhpfs machine"),
+    (["fault", "ad"], "memhpfs fault: No such command 'ad'. Did you mean 'add'? (see memhpfs fault --help)"),
+    (["mount", "--allow-othr"], "memhpfs mount: No such option '--allow-othr'. (Did you mean one of: '--allow-other'"),
+    (["mount", "--loop", "pol", "/tmp"], "'pol' is not one of 'poll', 'stock'; did you mean 'poll'?"),
+    (["run", "-M", "tny"], "memhpfs: machine 'tny' is neither a file nor a preset; presets are default, "),
+    (["run", "-M", "tny"], "; did you mean 'tiny'?"),
+    (["run", "--set", "slot=4"], "memhpfs: preset default with --set slot=4: slot: unknown key; did you mean 'slots'?"),
+    (["fault", "add", "f", "--op", "onlin", "--errno", "EIO"], "'remove'; did you mean 'online'? (see memhpfs fault"),
+    (["fill", "w", "--kind", "Slap", "--size", "1M"], "; did you mean 'slab'? (see memhpfs fill --help)"),
+    (["plug", "d0", "--size", "0.1K"], "'0.1K' does not come to whole bytes"),
     (["machine"], "memhpfs machine: Missing command. (see memhpfs machine --help)"),
     (["fault"], "memhpfs fault: Missing command"),
     (["fault", "add", "f"], "memhpfs fault add: Missing option '--op'. Choose from: online, offline, add, remove (see"),
@@ -63,8 +74,10 @@ def test_help_lists_all_commands():
     (["fill", "w", "--kind", "anon"], "memhpfs: fill: give either --size or --share"),
     (["fill", "w", "--kind", "anon", "--share", "200%"], "'200%' is not a share; allowed are 1% to 100%"),
     (["fault", "add", "f", "--op", "dance", "--errno", "EIO"], "Invalid value for '--op'"),
-    (["help", "hardwear"], "memhpfs: no help on 'hardwear'; did you mean hardware?"),
-    (["help", "nope"], "memhpfs: no help on 'nope'; The topics are start, "),
+    (["help", "hardwear"], "; did you mean 'hardware'?"),
+    (["help", "plgu"], "memhpfs: no help on 'plgu'; topics are start, "),
+    (["help", "plgu"], "; did you mean 'plug'?"),
+    (["help", "nope"], "memhpfs: no help on 'nope'; topics are start, "),
     (["machine", "show", "nope"], "memhpfs: machine 'nope' is neither a file nor a preset"),
     (["machine", "show", "a\nb"], "memhpfs: machine 'a\\nb' is neither a file nor a preset"),
     (["machine", "check", "/"], "memhpfs: /: Is a directory"),
@@ -160,21 +173,48 @@ def test_reader_that_goes_away(arguments):
     assert "Traceback" not in done.stderr
 
 
+FULL = "memhpfs: No space left on device\n"
+
+
+@pytest.mark.parametrize("buffering", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize(("redirect", "arguments", "code", "told"), [
-    (">/dev/full", "machine list", 1, "memhpfs: No space left on device\n"),
-    (">/dev/full", "help", 1, "memhpfs: No space left on device\n"),
-    (">/dev/full", "--help", 1, "memhpfs: No space left on device\n"),
-    ("2>/dev/full", "machine check /", 2, ""),
-    ("2>&-", "machine check /", 2, ""),
-    (">&-", "machine list", 0, ""),
+    *((">/dev/full", words, 1, FULL) for words in ("machine list", "machine show big", "machine check default", "help",
+                                                   "help start", "help plug", "--help", "--version", "plug --help")),
+    *((">/dev/full 2>/dev/full", words, 1, "") for words in ("machine list", "help start", "--help")),
+    *((">/dev/full 2>&-", words, 1, "") for words in ("machine list", "help start", "--help")),
+    *((redirect, words, 2, "") for words in ("machine check /", "dance", "", "run --bogus", "plug d0 --size big")
+      for redirect in ("2>/dev/full", "2>&-", ">&- 2>&-", ">/dev/full 2>/dev/full", "2>&1 | true")),
+    *((redirect, "free w --qmp /none", 1, "") for redirect in ("2>/dev/full", "2>&-", "2>&1 | true")),
+    *((">&-", words, 0, "") for words in ("machine list", "help", "help start", "--help")),
+    ("2>/dev/full", "machine check default", 0, ""),
     ("<&-", "machine check default", 0, ""),
+    ("<&- >&- 2>&-", "machine check default", 0, ""),
 ])
-def test_broken_streams(redirect, arguments, code, told):
-    """Nowhere to write to, nothing to read from: no traceback, and the exit code stays what it is."""
-    script = f"'{sys.executable}' -m memhpfs {arguments} {redirect}"
-    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+def test_broken_streams(redirect, arguments, code, told, buffering):
+    """Nowhere to write to, nothing to read from: no traceback, one line if anybody can read it, and the exit code."""
+    script = f"set -o pipefail; '{sys.executable}' -m memhpfs {arguments} {redirect}"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | buffering
+    done = subprocess.run(["bash", "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                          check=False, env=environment)
 
     assert (done.returncode, done.stderr) == (code, told)
+
+
+@pytest.mark.parametrize("redirect", ["2>/dev/full", "<&- >&- 2>&-"])
+def test_machine_whose_log_nobody_can_read(tmp_path, redirect):
+    """It serves all the same, and a closed stream's number is not that of /dev/fuse."""
+    needs.fuse()
+    (tmp_path / "m").mkdir()
+    words = f"mount -v -M tiny --qmp {tmp_path}/qmp {tmp_path}/m {redirect}"
+    with subprocess.Popen(["sh", "-c", f"exec '{sys.executable}' -m memhpfs {words}"]) as daemon:
+        try:
+            wait_until((tmp_path / "m/sys").exists)
+            assert "/dev/fuse" not in [os.readlink(f"/proc/{daemon.pid}/fd/{number}") for number in (1, 2)]
+            plugged = memhpfs("plug", "d0", "--size", "0.25G", "--qmp", f"{tmp_path}/qmp")
+        finally:
+            daemon.terminate()
+    assert plugged.stdout == "d0: 256M at 0x100000000, node 0\n"
+    assert daemon.returncode == 0
 
 
 # -- the hardware side ------------------------------------------------------------------------------------------------
@@ -197,7 +237,9 @@ def test_plug_and_unplug(machine):
 
     assert does("plug", "d0", "--size", "256M") == "d0: 256M at 0x100000000, node 0\n"
     assert does("plug", "d0", "--size", "1G") == "memhpfs: d0: a DIMM of this name is there already\n"
-    assert does("plug", "d1", "--size", "1G", "--node", "3").startswith("memhpfs: 'DIMM property node has value 3'")
+    assert does("plug", "d1", "--size", "1G", "--node", "3") == (
+        "memhpfs: node 3 is not there; this machine has node 0; one with more: memhpfs run -M numa2, or [[node]] in a "
+        "machine file\n")
     assert does("plug", "d1", "--size", "100G").startswith("memhpfs: not enough space, currently 0x10000000 in use")
     assert does("plug", "d1", "--size", "100M").startswith("memhpfs: the DIMM d1 is there, but the guest could not add")
     assert does("unplug", "d1") == "d1: gone\n"
@@ -206,6 +248,21 @@ def test_plug_and_unplug(machine):
     assert does("unplug", "d0") == "d0: gone\n"
     with Client.connect(machine) as client:
         assert [backend["id"] for backend in client.execute("query-memdev")] == ["mem-d1"]
+
+
+def test_node_that_is_not_there(tmp_path):
+    """The line names those that are there, also one that has no memory yet; QMP says what QEMU says."""
+    needs.fuse()
+    with serving(tmp_path / "m", "--machine", "numa2", "--qmp", str(tmp_path / "qmp")):
+        for command in (["plug", "d0", "--size", "1G"], ["fill", "w", "--kind", "anon", "--size", "1M"]):
+            done = memhpfs(*command, "--node", "7", "--qmp", str(tmp_path / "qmp"))
+            assert done.returncode == 1
+            assert done.stderr.startswith("memhpfs: node 7 is not there; this machine has nodes 0, 1, 2; one with ")
+        with Client.connect(str(tmp_path / "qmp")) as client:
+            assert client.execute("query-memdev") == []
+            client.execute("object-add", qom_type="memory-backend-ram", id="m", size=256 << 20)
+            with pytest.raises(CommandError, match="'DIMM property node has value 7' which exceeds the number of numa"):
+                client.execute("device_add", driver="pc-dimm", id="d", memdev="m", node=7)
 
 
 def test_plug_after_an_unplug_that_was_interrupted(machine):

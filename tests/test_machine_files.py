@@ -13,7 +13,7 @@ from memhpfs.errors import UserError
 from memhpfs.machine.file import DimmTable, MachineFile, NodeTable, RamTable, TimingTable, WorkloadTable
 from memhpfs.machine.load import explanation, load, preset_names, source_text
 from memhpfs.qmp.power_on import power_on
-from memhpfs.units import GIB, MIB, TIB, parse_size
+from memhpfs.units import GIB, MIB, TIB, format_size, parse_size
 
 RAM = '[[ram]]\nstart = 0\nend = "1G"\n'
 
@@ -21,7 +21,13 @@ RAM = '[[ram]]\nstart = 0\nend = "1G"\n'
 @pytest.mark.parametrize(("text", "told"), [
     ('kernal = "6.1"', "kernal: unknown key; did you mean 'kernel'?"),
     ("kernel = 6.1", "kernel: must be a string, not 6.1; put it in quotes"),
-    ('kernel = "5.4"', "kernel: '5.4' is not known; allowed are 6.1, 6.6, 6.12, 6.18, 7.3"),
+    ('kernel = "5.4"', "kernel: '5.4' is not known; allowed are 6.1, 6.6, 6.12, 6.18, 7.3; the nearest is 6.1"),
+    ("kernel = 6.10", "kernel: must be a string, not 6.10; put it in quotes: kernel = \"6.10\""),
+    ("kernel = 6.12\nram = 6G", "line 2: ram = 6G: put it in quotes: ram = \"6G\""),
+    ("slots = 4x", "not TOML: Expected newline or end of document"),
+    ("ram = 6G\"", "not TOML: Expected newline or end of document"),
+    ("foo bar", "not TOML: Expected '=' after a key"),
+    ('ram = "0.1K"', "ram: '0.1K' does not come to whole bytes; K, M, G and T are powers of 1024"),
     ('arch = "x86-64"', "arch: 'x86-64' is not known; allowed are x86_64; did you mean 'x86_64'?"),
     ("cmdline = 5", "cmdline: must be a string, not 5"),
     ('cmdline = "a\\nb"', "cmdline: must be one line without control characters"),
@@ -116,6 +122,148 @@ def test_what_is_no_file(tmp_path):
         with pytest.raises(UserError, match=told) as error:
             load(str(name))
         assert error.value.exit_code == 2
+
+
+def told_of(tmp_path: Path, text: str) -> list[str]:
+    """The mistakes of a file, without its name."""
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(UserError) as error:
+        load(str(file))
+    assert all(line.startswith(f"{file}: ") for line in error.value.lines)
+    return [line.removeprefix(f"{file}: ") for line in error.value.lines]
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    """Missing quotes, unknown keys, wrong types, and what does not fit together."""
+    told = told_of(tmp_path, """
+    kernel = 6.12
+    ram = 6G                # gigabytes
+    maxmem = "1G"
+    rom = "5G"
+    cmdline = quiet console=ttyS0,9600
+    without = [probe, "numba"]
+    slots = 1
+    block-size = "3M"
+    node = [{id = 0, cpus = "0", distances = [5]}, {id = 0, cpus = "0"}]
+    dimm = [{idd = "d", size = "128M"}, {id = "d2", size = 0, node = 4}, {id = "d2", size = 1.5G}]
+    [[workload]]
+    id = "w"
+    kind = "anno"
+    movable = True
+    """)
+
+    assert [line.split("; allowed")[0].split(" (known")[0] for line in told] == [
+        'line 3: ram = 6G: put it in quotes: ram = "6G"',
+        'line 6: cmdline = quiet console=ttyS0,9600: put it in quotes: cmdline = "quiet console=ttyS0,9600"',
+        'line 7: probe: put it in quotes: "probe"',
+        'line 11: size = 1.5G: put it in quotes: size = "1.5G"',
+        "line 15: movable = True: write it small: movable = true",
+        "rom: unknown key; did you mean 'ram'?",
+        'kernel: must be a string, not 6.12; put it in quotes: kernel = "6.12"',
+        "dimm[0].idd: unknown key; did you mean 'id'?",
+        "without[1]: 'numba' is not known",
+        "node[0].distances: must have one number for each of the 2 nodes",
+        "node[0].distances: 5 must be between 10 and 255",
+        "node[1].id: node 0 is there already",
+        "node[1].cpus: cpu 0 belongs to node 0 already",
+        "block-size: 3M must be a power of two from 128M to 64G",
+        "dimm: 3 DIMMs for 1 slots; raise slots",
+        "dimm[1].size: 0 must be a multiple of the block size",
+        "dimm[1].node: node 4 has no [[node]]; known are [0]",
+        "dimm[2].id: 'd2' is there already",
+        "workload[0]: give either size or share",
+        "workload[0].kind: 'anno' is not known",
+    ]
+
+
+@pytest.mark.parametrize("text", [
+    "ram = 'lots'\nmaxmem = '1G'\nhotplug-base = 1",
+    "maxmem = 'lots'\n[[dimm]]\nid = 'd'\nsize = '100G'",
+    "maxmmem = '200G'\n[[dimm]]\nid = 'd'\nsize = '100G'",
+    "block-size = 5\n[[dimm]]\nid = 'd'\nsize = 5",
+    "[[node]]\nidd = 1\n[[dimm]]\nid = 'd'\nsize = '1G'\nnode = 1",
+    "node = 5\nram = [{start = 0, end = '1G', node = 3}]",
+    f"slots = 'many'\ndimm = [{', '.join(f'{{id = {chr(34)}d{i}{chr(34)}, size = 134217728}}' for i in range(20))}]",
+    "kernel = '6'\ncmdline = 'memory_hotplug.memmap_on_memory=force'",
+    "[[ram]]\nstart = 5\nend = 1\n[[ram]]\nstart = 0\nend = '1G'",
+    "ram = 18446744073709551616\nmaxmem = '1G'",
+])
+def test_nothing_that_follows_is_told(tmp_path, text):
+    """What needs a value that is wrong itself is not checked."""
+    assert len(told_of(tmp_path, text)) == 1
+
+
+@pytest.mark.parametrize(("meant", "nearest"), [
+    ("6.13", "6.12"), ("6.10", "6.12"), ("6.2", "6.1"), ("6.9", "6.6"), ("5.15", "6.1"), ("6.17", "6.18"),
+    ("7.0", "6.18"), ("9.1", "7.3"), ("v6.12.3", "6.12"), ("6.6-rc1", "6.6"), ("6.99", "6.18"),
+])
+def test_nearest_release(tmp_path, meant, nearest):
+    """By the order in which Linux came out, not by letters; of two that are equally near the older one."""
+    assert told_of(tmp_path, f'kernel = "{meant}"')[0].endswith(f"; the nearest is {nearest}")
+
+
+@pytest.mark.parametrize(("text", "size"), [
+    ("1.5G", 1536 * MIB), ("0.5K", 512), ("512MiB", 512 * MIB), ("2gib", 2 * GIB), ("0x10", 16), (" 1T ", TIB),
+    ("1.25g", 1280 * MIB), (4096, 4096),
+])
+def test_size(text, size):
+    """K, M, G and T are powers of 1024, with or without iB, also of numbers with a point."""
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["1.5", "0.1K", ".5G", "1.G", "512MB", "1e3", "1,5G", "-1", "", "G", "1 G", True, 1.5])
+def test_what_is_no_size(text):
+    """Decimal units are not sizes of memory, nor is anything that comes to a part of a byte."""
+    with pytest.raises(ValueError, match=r"is not a size|whole bytes"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(("size", "text"), [
+    (0, "0"), (512, "512"), (128 * MIB, "128M"), (1536 * MIB, "1.5G"), (1280 * MIB, "1.25G"), (1152 * MIB, "1152M"),
+    (GIB + 1, "1073741825"), (1 << 63, "8388608T"),
+])
+def test_size_as_people_write_it(size, text):
+    """The shortest that is exact, which can be read again."""
+    assert format_size(size) == text
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    ("movable_nod", ["movable_nod has no effect; did you mean 'movable_node'?"]),
+    ("memhp_default_state=onlin", ["memhp_default_state=onlin has no effect: 'onlin' is none of offline, online, "
+                                   "online_kernel, online_movable; did you mean 'online'?"]),
+    ("memory_hotplug.unknown", ["memory_hotplug.unknown has no effect: there is no such parameter (known: "
+                                "online_policy, auto_movable_ratio, auto_movable_numa_aware, memmap_on_memory)"]),
+    ("online_policy=auto-movable", ["online_policy=auto-movable has no effect; did you mean "
+                                    "'memory_hotplug.online_policy'?"]),
+    ("memory_hotplug.auto_movable_ratio=x", ["memory_hotplug.auto_movable_ratio=x has no effect: 'x' is not a number"]),
+    ("memory_hotplug.memmap_on_memory=force", ["memory_hotplug.memmap_on_memory=force is read as N: kernel 6.1 has no "
+                                               "force"]),
+    ("kernelcore=1.5G", ["kernelcore=1.5G is read as kernelcore=1; allowed are e.g. 512M, 0x20000000 and 50%"]),
+    ("movablecore", ["movablecore= is read as movablecore=0; allowed are e.g. 512M, 0x20000000 and 50%"]),
+    ("kernelcore=mirror", ["kernelcore=mirror has no effect: the machine has no mirrored memory"]),
+    ("movable_node=0", ["movable_node=0 turns it on whatever the value; leave the word out to have it off"]),
+    ("hugetlb_free_vmemmap=maybe", ["hugetlb_free_vmemmap=maybe has no effect: 'maybe' is not a truth value"]),
+    ("mem=2G", ["mem=2G has no effect here; write ram = in the machine file"]),
+    ("movable-node kernelcore=50% movablecore=0x1000 memhp-default-state=online hugetlb_free_vmemmap=on", []),
+    ("memory_hotplug.online_policy=auto-movable memory_hotplug.memmap_on_memory=Y", []),
+    ("console=ttyS0,115200 quiet ro root=/dev/vda1 mem_sleep_default=s2idle memtest=4 numa_balancing=enable nokaslr "
+     "transparent_hugepage=never memory_corruption_check=1 hugetlb_cma=1G mminit_loglevel=4 module.sig_enforce", []),
+    ("quiet -- movable_nod", []),
+])
+def test_remarks_on_the_command_line(tmp_path, words, told):
+    """Words about memory without effect and their near neighbours; never other words, nor what init is told."""
+    file = tmp_path / "mine.toml"
+    file.write_text(f"kernel = '6.1'\ncmdline = '{words}'")
+
+    assert list(load(str(file)).remarks) == told
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_give_no_reason_for_remarks(name):
+    """What the presets say has an effect."""
+    assert load(name).remarks == ()
 
 
 @pytest.mark.parametrize(("override", "told"), [("foo", "--set foo: must be KEY=VALUE"), ("=1", "must be KEY=VALUE"),
@@ -219,9 +367,14 @@ def test_memory_in_use_from_the_start(tmp_path):
     assert 0.09 < found["s"].nr_pages * 4096 / (4 * GIB) < 0.1
 
 
+def check(file: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, "-m", "memhpfs", "machine", "check", str(file)], capture_output=True,
+                          text=True, check=False)
+
+
 @pytest.mark.parametrize(("text", "code", "said"), [
     ("", 0, "mine.toml: good; kernel 6.12, 4G of RAM, 1 node(s), 16 slots"),
-    ('[[workload]]\nid = "w"\nkind = "anon"\nsize = "100G"', 2, "machine mine: workload w: 107374182400 bytes of"),
+    ('[[workload]]\nid = "w"\nkind = "anon"\nsize = "100G"', 2, "machine mine: workload w: 100G of anon do not fit"),
     ("slots = -1", 2, "mine.toml: slots: -1 must be between 0 and 256"),
 ])
 def test_machine_check(tmp_path, text, code, said):
@@ -229,12 +382,39 @@ def test_machine_check(tmp_path, text, code, said):
     file = tmp_path / "mine.toml"
     file.write_text(text)
 
-    done = subprocess.run([sys.executable, "-m", "memhpfs", "machine", "check", str(file)], capture_output=True,
-                          text=True, check=False)
+    done = check(file)
 
     assert done.returncode == code
     assert said in done.stdout + done.stderr
     assert (done.stdout + done.stderr).count("\n") == 1
+
+
+def test_machine_check_has_a_line_for_each_mistake(tmp_path):
+    """Those of the file first; where it has none, all that the hardware or the kernel refuses."""
+    file = tmp_path / "mine.toml"
+    file.write_text("slots = -1\nram = 6M")
+    done = check(file)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [f'memhpfs: {file}: line 2: ram = 6M: put it in quotes: ram = "6M"',
+                                        f"memhpfs: {file}: slots: -1 must be between 0 and 256",
+                                        f"memhpfs: {file}: ram: 6M is too little for a kernel; at least 256M"]
+
+    file.write_text("workload = [{id = 'a', kind = 'slab', size = '100.5G'}, {id = 'b', kind = 'cma', size = '1M'}]")
+    assert check(file).stderr.splitlines() == [
+        "memhpfs: machine mine: workload a: 100.5G of slab do not fit",
+        "memhpfs: machine mine: workload b: 1M do not fit into CMA, which has 0 left"]
+
+
+def test_machine_check_warns(tmp_path):
+    """A word without effect is told, and the file is still good."""
+    file = tmp_path / "mine.toml"
+    file.write_text("cmdline = 'quiet movable_nod'")
+
+    done = check(file)
+
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1)
+    assert done.stderr == (f"memhpfs: {file}: warning: cmdline: movable_nod has no effect; did you mean "
+                           "'movable_node'?\n")
 
 
 def test_machine_show_is_a_machine_file(tmp_path):

@@ -41,8 +41,9 @@ def ignored(path: Path) -> bool:
 
 
 def code_of(text: str) -> str:
-    """What stands in code in Markdown: between backquotes, and in blocks indented by four."""
-    return "\n".join(re.findall(r"`[^`\n]+`|^ {4}.*$", text, re.MULTILINE))
+    """What stands in code in Markdown: between backquotes, and in fenced blocks."""
+    blocks = re.findall(r"^```.*?^```$", text, re.MULTILINE | re.DOTALL)
+    return "\n".join([*blocks, *re.findall(r"`[^`\n]+`", text)])
 
 
 def test_top_level() -> None:
@@ -73,11 +74,15 @@ def test_no_paths_of_a_workplace() -> None:
 
 
 def test_ci_runs_the_tests_of_the_readme() -> None:
-    """CI runs the README's own command, and nothing else."""
+    """CI runs the README's own commands: here as root and as an ordinary user, and on fresh machines."""
     lines = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line and not line.startswith("#")]
     assert len(lines) == 1
-    assert lines[0].endswith(" make test")
-    assert "make test" in code_of(README)
+    assert lines[0].endswith('/scripts/ci"')
+    commands = re.findall(r"^as_(root|user)\(\) \{.*?\b(make test)\b", (ROOT / "scripts/ci").read_text(), re.M | re.S)
+    assert commands == [("root", "make test"), ("user", "make test")]
+    steps = set(re.findall(r'\bstep with\w* "(.*)"', (ROOT / "scripts/fresh-inside").read_text()))
+    assert steps == {"make run", "make test"}
+    assert all(step in code_of(README) for step in steps)
 
 
 def test_make_lists_its_targets() -> None:

@@ -175,6 +175,20 @@ def test_container_check(person):
     assert {lines[name].strip() for name in ("/dev/fuse", "memhpfs mount", "memhpfs run", "uevents")} == {"yes"}
 
 
+def test_container_check_with_nothing_but_python(person):
+    """The standard library is all that it takes; where memhpfs is not there the lines about it say so."""
+    with CHECK.open() as script:
+        bare = "python=$(command -v python3); PATH=/usr/bin:/bin exec $python -I -S -"
+        done = person.do("sh", "-c", bare, stdin=script)
+    lines = [[word.strip() for word in line.split("  ", 1)] for line in done.stdout.splitlines()]
+
+    assert (done.returncode, done.stderr) == (1, "")
+    missing = "no: memhpfs is not installed: it is neither on the PATH nor beside this script; run make setup"
+    assert lines[-3:] == [[name, missing] for name in ("memhpfs mount", "memhpfs run", "memhpfs run --udev")]
+    assert {name: told for name, told in lines[:-3] if name in ("/dev/fuse", "user namespaces", "uevents")} == {
+        "/dev/fuse": "yes", "user namespaces": "yes", "uevents": "yes"}
+
+
 @root
 def test_container_check_without_fuse(person):
     """Without /dev/fuse the check says which option is missing."""

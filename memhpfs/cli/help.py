@@ -1,6 +1,7 @@
 """`memhpfs help`: the help pages, which are the files help/*.md."""
 
 import sys
+from collections.abc import Iterator
 from importlib import resources
 
 import click
@@ -8,7 +9,7 @@ import click
 from memhpfs.errors import UserError
 from memhpfs.words import did_you_mean
 
-__all__ = ["TOPICS", "command"]
+__all__ = ["TOPICS", "command", "show"]
 
 #: The pages, in the order in which one reads them.
 TOPICS = (
@@ -31,7 +32,7 @@ def command(ctx: click.Context, topic: str | None) -> None:
     if topic is None:
         _list_pages()
     elif topic in TOPICS:
-        _show(page(topic))
+        show(page(topic))
     else:
         click.echo(_command_help(ctx, topic))
 
@@ -64,12 +65,21 @@ def _list_pages() -> None:
     click.echo("\nRead one with: memhpfs help TOPIC.  The options of a command: memhpfs COMMAND --help")
 
 
-def _show(text: str) -> None:
+def show(text: str) -> None:
     """As Markdown is meant to look on a terminal; as it is written elsewhere."""
-    if not sys.stdout.isatty():
-        click.echo(text.rstrip())
-        return
-    from rich.console import Console
-    from rich.markdown import Markdown
+    if sys.stdout.isatty():
+        from memhpfs.cli.pages import print_page
 
-    Console().print(Markdown(text))
+        print_page(text)
+    else:
+        click.echo("\n".join(_without_fences(text)))
+
+
+def _without_fences(text: str) -> Iterator[str]:
+    """The lines of a page, whose fenced blocks are indented instead, for people and scripts that know no Markdown."""
+    fenced = False
+    for line in text.rstrip().split("\n"):
+        if line.startswith("```"):
+            fenced = not fenced
+        else:
+            yield f"    {line}".rstrip() if fenced else line

@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -81,16 +81,11 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit with the code of the public interface: 0, 1, 2, 125 or CMD's own."""
-    _take_numbers()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # File names are bytes, and a terminal may not have all characters.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    _prepare_streams()
     try:
         code, told = _outcome()
-        # Where nobody can read it the exit code still says it.
-        with contextlib.suppress(OSError):
-            for line in told:
-                click.echo(line, err=True)
+        for line in told:
+            click.echo(line, err=True)
     finally:
         _let_go()
     sys.exit(code)
@@ -100,8 +95,7 @@ def _outcome() -> tuple[int, Sequence[str]]:
     """Exit code of a command, and lines for stderr."""
     try:
         code = cli.main(prog_name="memhpfs", standalone_mode=False)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except UserError as error:
         return error.exit_code, [_line("memhpfs", line) for line in error.lines]
     except click.exceptions.Abort:
@@ -128,22 +122,37 @@ def _line(where: str, what: str) -> str:
     return f"{where}: {' '.join(what.split())}"
 
 
-def _take_numbers() -> None:
-    """Let no socket and no /dev/fuse have the number of a standard stream that is closed: libraries write there.
+class _Errors(io.FileIO):
+    """Where errors and logs go.  Where nobody can read them the exit code still says it, and a daemon goes on."""
 
-    The numbers are not handed on, so for a command that is started the stream stays closed.
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def _prepare_streams() -> None:
+    """Make standard streams that are closed lead nowhere, and stderr one that never fails.
+
+    Else a socket or /dev/fuse has the number of a stream, and libraries write there.  What is opened here is not handed
+    on, so for a command that is started the stream stays closed.
     """
     with contextlib.suppress(OSError):
         while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
             pass
         os.close(number)
+    sys.stderr = io.TextIOWrapper(io.BufferedWriter(_Errors(2, "w", closefd=False)), errors="backslashreplace",
+                                  line_buffering=True)
+    # File names are bytes, and a terminal may not have all characters.
+    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _let_go() -> None:
-    """Lose what could not be written: Python would try again as it ends, and complain."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    """Lose what stdout could not take: Python would try again as it ends, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from memhpfs.cli.choice import WordParam
 from memhpfs.errors import UserError
 from memhpfs.host.background import in_background
 from memhpfs.machine.description import Machine
@@ -34,7 +35,7 @@ def start_logging(verbose: int) -> None:
               help="Send uevents in this network namespace, which must not be the host's.")
 @click.option("--allow-other/--no-allow-other", default=None,
               help="Let other users in, as file modes say.  Default: where it is permitted.")
-@click.option("--loop", type=click.Choice(["poll", "stock"]), default="poll", show_default=True,
+@click.option("--loop", type=WordParam(["poll", "stock"]), default="poll", show_default=True,
               help="How requests are waited for: poll is two to three times faster.")
 @click.option("--background", is_flag=True, help="Return when the machine is usable, and serve it in the background.")
 @click.option("-v", "--verbose", count=True, help="Log more; twice: every request.")

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import click
 
+from memhpfs.cli.choice import WordParam
 from memhpfs.cli.greeting import greeting
 from memhpfs.cli.mount import start_logging
 from memhpfs.errors import UserError
@@ -31,7 +32,7 @@ __all__ = ["command"]
 @click.option("--proc/--no-proc", default=True, show_default=True,
               help="Cover /proc/meminfo and its neighbours with the machine's.")
 @click.option("--allow-other/--no-allow-other", default=None, help="Let other users in, as file modes say.")
-@click.option("--loop", type=click.Choice(["poll", "stock"]), default="poll", show_default=True,
+@click.option("--loop", type=WordParam(["poll", "stock"]), default="poll", show_default=True,
               help="How requests are waited for.")
 @click.option("-d", "--detach", is_flag=True,
               help="Return when the machine is ready, and print its name: it ends with CMD, or by `memhpfs stop`.")

@@ -39,7 +39,7 @@ from memhpfs.sysfs.tree import Tree
 __all__ = ["ServeOptions", "notify_ready", "serve"]
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-#: How long the end waits for stale names to be dropped, in seconds.
+#: How long the end waits for stale names to be dropped, and for others who are about to mount, in seconds.
 _SETTLE_S = 1.0
 
 _log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ def _directory(mountpoint: str, let_others: Callable[[], None]) -> Iterator[None
     finally:
         if made:
             let_others()
-            with suppress(OSError, UserError), registry.alone(registry.runtime_dir()):
+            with suppress(OSError, UserError), registry.alone(registry.runtime_dir(), _SETTLE_S):
                 os.rmdir(made)
 
 

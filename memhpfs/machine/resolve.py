@@ -105,7 +105,7 @@ def _nearest_release(text: str) -> str:
     """The end of an error about a release: the known one that came out nearest to it, of two the older one."""
     def order(release: str) -> int:
         match = _RELEASE.fullmatch(release)
-        return int(match[1]) * _MINORS + int(match[2]) if match else -1
+        return int(match[1]) * _MINORS + min(int(match[2]), _MINORS - 1) if match else -1
 
     at = order(text)
     near = min(RELEASES, key=lambda release: (abs(order(release) - at), order(release)))
