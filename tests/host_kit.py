@@ -25,13 +25,15 @@ from memhpfs.kernel.pause import Nudge, Op, Pause
 from memhpfs.sysfs.tree import Tree
 
 __all__ = [
-    "MEMORY", "PYTHON", "Daemon", "SlowTree", "Writer", "children", "content", "leaves", "serving", "start",
-    "wait_until", "waits_for_fuse",
+    "MEMORY", "PATIENCE_S", "PYTHON", "Daemon", "SlowTree", "Writer", "children", "content", "leaves", "serving",
+    "start", "wait_until", "waits_for_fuse",
 ]
 
 MEMORY = "sys/devices/system/memory"
 PYTHON = [sys.executable, "-E"]
-NOBODY = 65534
+#: How long tests wait for what must happen, in seconds: much longer than it takes on a busy computer, and much less
+#: than what shall be ended would last by itself.
+PATIENCE_S = 30.0
 
 #: Writes argv[2] to argv[1], tells on stdout that it starts, and ends with the errno.  libc's write is not retried.
 _WRITER = """
@@ -133,10 +135,10 @@ class Daemon:
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(10)
+        return self.process.wait(PATIENCE_S)
 
 
-def wait_until(condition: Any, seconds: float = 10.0) -> None:
+def wait_until(condition: Any, seconds: float = PATIENCE_S) -> None:
     """Wait for a condition, with a limit."""
     end = time.monotonic() + seconds
     while not condition():
@@ -218,7 +220,7 @@ class Writer:
 
     def end(self) -> int:
         """Wait for its end, with a limit; its errno, or minus the signal that ended it."""
-        return self.process.wait(10)
+        return self.process.wait(PATIENCE_S)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from attrs import frozen
-from host_kit import MEMORY, wait_until
+from host_kit import MEMORY, PATIENCE_S, wait_until
 from run_kit import Person
 
 from memhpfs.host.mountpoint import mounts_at
@@ -55,7 +55,7 @@ class Mounted:
         """Send it a signal, if any, and wait for its end; the exit code."""
         if number:
             self.process.send_signal(number)
-        code = self.process.wait(10)
+        code = self.process.wait(PATIENCE_S)
         wait_until(lambda: not mounts_at(str(self.root)))
         return code
 

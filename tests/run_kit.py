@@ -14,7 +14,7 @@ from typing import Any
 import needs
 import users
 from attrs import define, field, frozen
-from host_kit import children, content, leaves, wait_until, waits_for_fuse
+from host_kit import PATIENCE_S, children, content, leaves, wait_until, waits_for_fuse
 
 from memhpfs.client import Client
 
@@ -73,7 +73,8 @@ class Person:
 
     def do(self, *argv: str, **popen: Any) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
-        options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": 30, "cwd": self.home}
+        options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": 2 * PATIENCE_S,
+                   "cwd": self.home}
         return subprocess.run(self.argv(*argv), check=False, **(options | popen))
 
     def processes(self) -> list[int]:
@@ -178,7 +179,7 @@ class Machine:
 
     def end(self) -> int:
         """Wait for the end; the exit code as a shell has it."""
-        code = self.caller.wait(10)
+        code = self.caller.wait(PATIENCE_S)
         return code if code >= 0 else 128 - code
 
     def qmp(self) -> Client:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from host_kit import wait_until
+from host_kit import PATIENCE_S, wait_until
 
 #: A daemon that writes its pid to the file `pid`, does what the test says, and then waits for its end.
 _SCRIPT = """
@@ -47,7 +47,7 @@ def argv(do: str) -> list[str]:
 
 
 def run(do: str, **popen):
-    return subprocess.run(argv(do), check=False, timeout=30, **({"capture_output": True, "text": True} | popen))
+    return subprocess.run(argv(do), check=False, timeout=PATIENCE_S, **({"capture_output": True, "text": True} | popen))
 
 
 def pid() -> int:
@@ -86,7 +86,8 @@ def test_returns_when_ready():
 def test_closed_streams(closed):
     """The place of a stream that the caller does not have is taken by nothing else."""
     script = f'exec "$@" {closed}'
-    done = subprocess.run(["sh", "-c", script, "sh", *argv(_READY)], capture_output=True, check=False, timeout=30)
+    done = subprocess.run(["sh", "-c", script, "sh", *argv(_READY)], capture_output=True, check=False,
+                          timeout=PATIENCE_S)
 
     assert done.returncode == 0
     assert {os.readlink(path) for path in Path(f"/proc/{pid()}/fd").iterdir()} == {"/dev/null"}
@@ -115,7 +116,7 @@ def test_signal_to_the_caller(number):
         wait_until(Path("pid").exists)
         os.killpg(caller.pid, number)
 
-        assert caller.wait(10) == -number
+        assert caller.wait(PATIENCE_S) == -number
         wait_until(lambda: not runs())
 
 
@@ -127,7 +128,7 @@ def test_the_end_of_the_daemon_is_waited_for():
         wait_until(Path("armed").exists)
         caller.send_signal(signal.SIGTERM)
 
-        assert caller.wait(10) == -signal.SIGTERM
+        assert caller.wait(PATIENCE_S) == -signal.SIGTERM
         assert Path("tidy").exists()
 
 
@@ -139,5 +140,5 @@ def test_ignored_signal():
         wait_until(Path("pid").exists)
         caller.send_signal(signal.SIGHUP)
 
-        assert caller.wait(10) == 0
+        assert caller.wait(PATIENCE_S) == 0
         assert runs()

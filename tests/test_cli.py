@@ -9,7 +9,7 @@ from pathlib import Path
 
 import needs
 import pytest
-from host_kit import serving, wait_until
+from host_kit import PATIENCE_S, serving, wait_until
 
 from memhpfs.cli.help import TOPICS
 from memhpfs.cli.main import COMMANDS
@@ -295,6 +295,6 @@ def test_what_is_no_machine(tmp_path):
             stream, _ = other.accept()
             stream.sendall(b"220 smtp.example\r\n")
             stream.close()
-            told = process.communicate(timeout=20)[1]
+            told = process.communicate(timeout=PATIENCE_S)[1]
 
     assert (process.returncode, told) == (1, f"memhpfs: {tmp_path}/other: not a QMP socket\n".encode())

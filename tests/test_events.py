@@ -10,7 +10,7 @@ from pathlib import Path
 
 import needs
 import pytest
-from host_kit import PYTHON, Daemon, serving
+from host_kit import PATIENCE_S, PYTHON, Daemon, serving
 
 from memhpfs.client import Client
 
@@ -52,7 +52,9 @@ def test_kernel_log_is_a_qmp_event(daemon):
     """A line of the kernel's log reaches every client as X_KERNEL_LOG, and stays to be asked for."""
     with Client.connect(str(daemon.root.with_name("qmp"))) as client:
         refuse_offline(daemon)
-        event = client.wait_for(lambda event: event["event"] == "X_KERNEL_LOG" and FAILED in event["data"]["text"], 5)
+        event = client.wait_for(
+            lambda event: event["event"] == "X_KERNEL_LOG" and FAILED in event["data"]["text"], PATIENCE_S
+        )
         kept = client.execute("x-query-kernel-log")
 
     assert event["data"] in kept
@@ -69,7 +71,7 @@ def test_events_kernel_tells_old_and_new_lines(daemon):
     refuse_offline(daemon)
     lines += until_failed(following)
     daemon.stop()
-    rest, _ = following.communicate(timeout=10)
+    rest, _ = following.communicate(timeout=PATIENCE_S)
 
     assert following.returncode == 0
     assert rest == ""
@@ -85,7 +87,7 @@ def test_ctrl_c_ends_events(daemon):
     assert following.stdout.readline()
     following.send_signal(signal.SIGINT)
 
-    following.communicate(timeout=10)
+    following.communicate(timeout=PATIENCE_S)
     assert following.returncode == 0
 
 
@@ -101,7 +103,7 @@ def test_events_tells_of_the_hardware_only(daemon):
             if select.select([following.stdout], [], [], 0.2)[0]:
                 break
     daemon.stop()
-    lines = [json.loads(line) for line in following.communicate(timeout=10)[0].splitlines()]
+    lines = [json.loads(line) for line in following.communicate(timeout=PATIENCE_S)[0].splitlines()]
 
     assert {line["event"] for line in lines} == {"ACPI_DEVICE_OST"}
     assert set(lines[0]) == {"event", "data", "timestamp"}

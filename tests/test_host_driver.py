@@ -3,6 +3,7 @@
 import pytest
 import trio
 import trio.testing
+from host_kit import PATIENCE_S
 
 from memhpfs.errors import Busy, Interrupted
 from memhpfs.host.caller import Caller
@@ -159,7 +160,7 @@ async def test_a_waiter_that_goes_passes_its_turn_on(driver, autojump_clock):
             done.append(f"{name}: {type(error).__name__}")
 
     callers = {name: Known(0) for name in ("holds", "fails", "dies", "cancelled", "last")}
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE_S):
         async with trio.open_nursery() as nursery, trio.open_nursery() as doomed:
             for name, caller in callers.items():
                 (doomed if name == "cancelled" else nursery).start_soon(write, name, caller)
@@ -207,7 +208,7 @@ async def test_the_guest_works_in_order(driver, nursery):
     nursery.start_soon(driver.run_guest)
     driver.work += [op("a"), op("b", Busy()), op("c", KeyError("bug")), op("d")]
     driver.wake_guest()
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_S):
         while len(idle) < 4:
             await trio.sleep(0.001)
     nursery.cancel_scope.cancel()
@@ -255,7 +256,7 @@ async def test_an_op_that_costs_nothing_lets_others_run(driver, nursery):
             yield Pause("again")
 
     nursery.start_soon(driver.run, op())
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_S):
         for _ in range(20):
             await trio.sleep(0.001)
     nursery.cancel_scope.cancel()

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 import trio
+from host_kit import PATIENCE_S
 
 from memhpfs.host.loop import SLICE_S, SPARES, PollFirst
 
@@ -47,7 +48,7 @@ def pipe() -> Iterator[Pipe]:
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_S):
         while not condition():
             await trio.sleep(0.001)
 
@@ -185,7 +186,7 @@ async def test_end_of_the_session(pipe):
             pipe.seen.append(request)
 
     pipe.handler = handler
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_S):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pipe.loop.run)
             pipe.send(b"abc")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import needs
 import pytest
-from host_kit import Daemon, Writer, serving, wait_until, waits_for_fuse
+from host_kit import PATIENCE_S, Daemon, Writer, serving, wait_until, waits_for_fuse
 
 #: Signals that a Python program does not catch.
 DEADLY = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
@@ -141,7 +141,7 @@ def test_end_with_everything_busy(daemon, number):
     try:
         assert daemon.stop(number) == 0
         assert all(writer.end() > 0 for writer in writers)
-        reader.wait(10)
+        reader.wait(PATIENCE_S)
     finally:
         os.close(held)
         inside.kill()
@@ -156,7 +156,7 @@ def test_unmount_from_outside(daemon):
     needs.root()
     subprocess.run(["umount", str(daemon.root)], check=True)
 
-    assert daemon.process.wait(10) == 0
+    assert daemon.process.wait(PATIENCE_S) == 0
 
 
 def test_forced_unmount_with_a_waiting_writer(daemon):
@@ -166,7 +166,7 @@ def test_forced_unmount_with_a_waiting_writer(daemon):
     subprocess.run(["umount", "-f", str(daemon.root)], stderr=subprocess.DEVNULL, check=False)
 
     assert writer.end() == errno.ECONNABORTED
-    assert daemon.process.wait(10) == 0
+    assert daemon.process.wait(PATIENCE_S) == 0
 
 
 def test_second_writer_of_the_same_file_can_be_killed(daemon):
@@ -192,7 +192,7 @@ def test_writers_that_opened_the_file_before_anybody_waited(daemon):
 
         for other in others:
             other.terminate()
-            assert other.wait(10) == -signal.SIGTERM
+            assert other.wait(PATIENCE_S) == -signal.SIGTERM
         assert hold.poll() is None
         hold.kill()
         hold.wait()

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from host_kit import MEMORY, wait_until
+from host_kit import MEMORY, PATIENCE_S, wait_until
 from mount_kit import FUSE_TYPE, mounted
 from run_kit import ME, PEOPLE, Person
 
@@ -58,7 +58,7 @@ def test_new_directory(person, number):
         assert person.do("stat", "-f", "-c", "%t", f"new/{MEMORY}").stdout == FUSE_TYPE
         process.send_signal(number)
 
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE_S) == 0
     assert not (person.home / "new").exists()
 
 
@@ -112,7 +112,7 @@ def test_signal_at_any_time(person, options, number):
         time.sleep(delay_ms / 1000)
         if process.poll() is None:
             os.killpg(process.pid, number)
-        code = process.wait(10)
+        code = process.wait(PATIENCE_S)
         # 1: Python itself was interrupted before it had started.
         assert code in {0, 130, -number, *({1} if number == signal.SIGINT else {})}
         if options and code in (0, -signal.SIGKILL):
@@ -206,7 +206,7 @@ def test_service_manager(person):
     """$NOTIFY_SOCKET is told as in the foreground."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(person.home / "notify"))
-        manager.settimeout(10)
+        manager.settimeout(PATIENCE_S)
         done = person.do("env", f"NOTIFY_SOCKET={person.home}/notify", *BACKGROUND, "m")
 
         assert (done.returncode, manager.recv(100)) == (0, b"READY=1")
@@ -232,7 +232,7 @@ def test_dead_mount_is_repaired(person):
     """As in the foreground, and its directory, which it did not make, stays."""
     with mounted(person, "-M", "tiny") as machine:
         machine.process.kill()
-        machine.process.wait(5)
+        machine.process.wait(PATIENCE_S)
         assert person.do(*BACKGROUND, "m").returncode == 0
         with ended(person, person.home / "m") as pid:
             os.kill(pid, signal.SIGTERM)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from host_kit import wait_until
+from host_kit import PATIENCE_S, wait_until
 from mount_kit import Mounted, mounted
 from run_kit import ME, PEOPLE, Person
 
@@ -58,7 +58,7 @@ def test_signal_with_a_blocked_offline(person, number):
         assert _running(person) == [str(machine.root)]
 
         assert machine.end(number) == 0
-        assert writer.wait(10) != 0
+        assert writer.wait(PATIENCE_S) != 0
         machine.wait_until_nothing_is_left()
         assert _running(person) == []
 
@@ -72,7 +72,7 @@ def test_signal_while_the_guest_is_busy(person):
 
             assert machine.end(signal.SIGTERM) == 0
             with pytest.raises(UserError, match="the machine ended"):
-                client.wait_for(lambda event: event["event"] == "DEVICE_DELETED", 5)
+                client.wait_for(lambda event: event["event"] == "DEVICE_DELETED", PATIENCE_S)
         machine.wait_until_nothing_is_left()
 
 
@@ -120,8 +120,8 @@ def test_killed(person):
     """After SIGKILL users get errors, `ps` clears up, and a second mount on the same directory repairs it."""
     with mounted(person, *PLUGGED, "--qmp", "q") as machine, busy(machine) as writer:
         machine.process.kill()
-        assert machine.process.wait(10) == -signal.SIGKILL
-        assert writer.wait(10) != 0
+        assert machine.process.wait(PATIENCE_S) == -signal.SIGKILL
+        assert writer.wait(PATIENCE_S) != 0
         assert "not connected" in person.do("ls", "m").stderr
         assert _running(person) == []
         assert list(person.registry.iterdir()) == []
@@ -138,10 +138,10 @@ def test_killed_twice(person):
     with mounted(person, "-M", "tiny") as machine, socket.socket(socket.AF_UNIX) as client:
         client.connect(str(person.registry / f"{machine.process.pid}.qmp"))
         machine.process.kill()
-        machine.process.wait(10)
+        machine.process.wait(PATIENCE_S)
         with mounted(person, "-M", "tiny") as second:
             second.process.kill()
-            second.process.wait(10)
+            second.process.wait(PATIENCE_S)
             with mounted(person, "-M", "tiny") as third:
                 assert third.do("memhpfs", "plug", "d0", "--size", "128M") == "d0: 128M at 0x100000000, node 0\n"
     assert _running(person) == []
@@ -159,7 +159,7 @@ def test_signal_at_any_time(person):
                                    stderr=subprocess.DEVNULL)
         time.sleep(delay_ms / 1000)
         process.terminate()
-        codes.append(process.wait(10))
+        codes.append(process.wait(PATIENCE_S))
         assert list(root.iterdir()) == []
         assert not person.registry.exists() or list(person.registry.iterdir()) == []
 

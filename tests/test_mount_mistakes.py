@@ -7,7 +7,7 @@ from pathlib import Path
 
 import needs
 import pytest
-from host_kit import wait_until
+from host_kit import PATIENCE_S, wait_until
 from mount_kit import mounted
 from run_kit import ME, PEOPLE, Person
 
@@ -84,7 +84,7 @@ def test_many_at_once(person):
     """Of those that want one mount point at the same time one gets it, also where a dead mount is to be repaired."""
     with mounted(person, "-M", "tiny") as machine:
         machine.process.kill()
-        machine.process.wait(5)
+        machine.process.wait(PATIENCE_S)
         others = [subprocess.Popen(person.argv("memhpfs", "mount", "-M", "tiny", "m"), cwd=person.home,
                                    stderr=subprocess.PIPE, text=True) for _ in range(4)]
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import users
-from host_kit import wait_until
+from host_kit import PATIENCE_S, wait_until
 from mount_kit import mounted
 from run_kit import ME, PEOPLE
 
@@ -75,7 +75,7 @@ def test_loops(person, loop):
         wait_until(lambda: machine.state(32).read_text() == "going-offline\n")
         machine.do("memhpfs", "free", "pins")
 
-        assert writer.wait(5) == 0
+        assert writer.wait(PATIENCE_S) == 0
         assert machine.state(32).read_text() == "offline\n"
         assert machine.end(signal.SIGTERM) == 0
 
@@ -99,7 +99,7 @@ def test_word_to_the_service_manager(person, abstract):
     address = ("\0" if abstract else "") + str(person.home / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(address)
-        manager.settimeout(10)
+        manager.settimeout(PATIENCE_S)
         with mounted(person, "-M", "tiny", variables=[f"NOTIFY_SOCKET={address.replace(chr(0), '@')}"]) as machine:
             assert manager.recv(100) == b"READY=1"
             assert (machine.memory / "block_size_bytes").read_text() == "8000000\n"
@@ -117,7 +117,7 @@ def test_usable_as_soon_as_it_is_there(person):
 
     assert (memory / "memory32" / "state").read_text() == "online\n"
     process.terminate()
-    assert process.wait(5) == 0
+    assert process.wait(PATIENCE_S) == 0
 
 
 @me

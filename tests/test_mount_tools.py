@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from attrs import frozen
-from host_kit import MEMORY
+from host_kit import MEMORY, PATIENCE_S
 from mount_kit import FUSE_TYPE, mounted
 from run_kit import ME, PEOPLE
 
@@ -366,7 +366,7 @@ def _plug_and_unplug(path: str) -> None:
         for _ in range(100):
             client.execute("object-add", qom_type="memory-backend-ram", id="mem", size=1 << 29)
             client.execute("device_add", driver="pc-dimm", id="d1", memdev="mem")
-            client.wait_for(lambda event: event["event"] == "ACPI_DEVICE_OST", 10)
+            client.wait_for(lambda event: event["event"] == "ACPI_DEVICE_OST", PATIENCE_S)
             client.execute("device_del", id="d1")
-            client.wait_for(lambda event: event["event"] == "DEVICE_DELETED", 10)
+            client.wait_for(lambda event: event["event"] == "DEVICE_DELETED", PATIENCE_S)
             client.execute("object-del", id="mem")

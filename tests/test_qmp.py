@@ -13,7 +13,7 @@ import needs
 import pytest
 from attrs import evolve
 from guest_kit import Guest, Refused
-from host_kit import Daemon, serving
+from host_kit import PATIENCE_S, Daemon, serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -320,7 +320,8 @@ def test_several_clients_at_once(daemon, tmp_path):
         two.execute("device_add", driver="pc-dimm", id="d", memdev="m")
 
         for client in (one, two):
-            assert client.wait_for(lambda event: event["event"] == "ACPI_DEVICE_OST", 5)["timestamp"]["seconds"]
+            event = client.wait_for(lambda event: event["event"] == "ACPI_DEVICE_OST", PATIENCE_S)
+            assert event["timestamp"]["seconds"]
         with pytest.raises(CommandError, match="Duplicate device ID"):
             one.execute("device_add", driver="pc-dimm", id="d", memdev="m")
 
@@ -350,7 +351,7 @@ def test_quit_unmounts(daemon, tmp_path):
     """`quit` is answered, then the daemon ends with exit code 0."""
     with Client.connect(qmp_of(tmp_path)) as client:
         assert client.execute("quit") == {}
-    assert daemon.process.wait(5) == 0
+    assert daemon.process.wait(PATIENCE_S) == 0
     assert not os.path.ismount(daemon.root)
 
 
@@ -359,7 +360,7 @@ def test_quit_of_a_client_that_does_not_wait(daemon, tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.connect(qmp_of(tmp_path))
         client.sendall(b'{"execute": "qmp_capabilities"} {"execute": "quit"}')
-    assert daemon.process.wait(5) == 0
+    assert daemon.process.wait(PATIENCE_S) == 0
 
 
 def test_what_was_said_before_quit_is_answered(daemon, tmp_path):
@@ -370,7 +371,7 @@ def test_what_was_said_before_quit_is_answered(daemon, tmp_path):
                        + b'{"execute": "quit"}{"execute": "query-version"}')
         said = client.makefile("rb").read().splitlines()
     assert [next(iter(json.loads(line))) for line in said if b"event" not in line] == ["QMP"] + ["return"] * 52
-    assert daemon.process.wait(5) == 0
+    assert daemon.process.wait(PATIENCE_S) == 0
 
 
 LIBRARY = """
@@ -400,8 +401,8 @@ asyncio.run(main())
 
 def test_library_of_qemu(daemon, tmp_path):
     """The client library that QEMU's people publish drives the machine."""
-    done = subprocess.run([sys.executable, "-c", LIBRARY, qmp_of(tmp_path)], capture_output=True, text=True, timeout=30,
-                          check=False)
+    done = subprocess.run([sys.executable, "-c", LIBRARY, qmp_of(tmp_path)], capture_output=True, text=True,
+                          check=False, timeout=PATIENCE_S)
 
     assert done.stdout == "0\nDevice 'd' not found\n", done.stderr
 
@@ -414,7 +415,7 @@ def test_shell_of_qemu(daemon, tmp_path):
     lines = "object-add qom-type=memory-backend-ram id=m size=268435456\ndevice_add driver=pc-dimm id=d memdev=m\n" \
             "query-memory-size-summary\n"
 
-    done = subprocess.run([shell, qmp_of(tmp_path)], input=lines, capture_output=True, text=True, timeout=30,
-                          check=False)
+    done = subprocess.run([shell, qmp_of(tmp_path)], input=lines, capture_output=True, text=True, check=False,
+                          timeout=PATIENCE_S)
 
     assert '"plugged-memory": 268435456' in done.stdout, done.stdout + done.stderr

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from host_kit import wait_until
+from host_kit import PATIENCE_S, wait_until
 from run_kit import BLOCK, LISTENER, ME, MEMORY, Person
 
 from memhpfs.host.skeleton import MODEL_PATHS
@@ -66,7 +66,7 @@ def test_host_without_memory_blocks(person, hidden):
     done = person.do("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", inner)
 
     assert done.stdout.split()[:3] == ["memory0", "memory1", "memory2"], done.stderr
-    assert "Total online memory:       1G" in done.stdout
+    assert "Total online memory: 1G" in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize(("option", "covered"), [("--proc", True), ("--no-proc", False)])
@@ -205,7 +205,7 @@ def test_signal_to_exec(person, machine, number, whom, said):
         wait_until(lambda: _asleep(person))
         (sleeping,) = _asleep(person)
         whom(command.pid, number)
-        code = command.wait(10)
+        code = command.wait(PATIENCE_S)
         wait_until(lambda: sleeping not in person.processes())
 
     assert str(code if code > 0 else 128 - code) == said
@@ -219,5 +219,5 @@ def test_exec_ends_with_the_machine(person, machine):
         command.stdout.readline()
         machine.tell("end")
 
-        assert (machine.end(), command.wait(10)) == (0, 137)
+        assert (machine.end(), command.wait(PATIENCE_S)) == (0, 137)
     person.wait_until_gone()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import needs
 import pytest
-from host_kit import wait_until
+from host_kit import PATIENCE_S, wait_until
 from run_kit import ME, MEMORY, Machine
 
 #: A part of the machine that is killed, and the exit code of `memhpfs run`.
@@ -97,7 +97,7 @@ def test_signal_while_the_machine_is_built(person, number):
     )
     wait_until(lambda: list(person.home.glob("memhpfs/*.d")))
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-    said = process.communicate(timeout=10)[1]
+    said = process.communicate(timeout=PATIENCE_S)[1]
     person.wait_until_gone()
 
     assert process.returncode in (128 + number, -number)

@@ -4,6 +4,7 @@ import shutil
 
 import pexpect
 import pytest
+from host_kit import PATIENCE_S
 from run_kit import ME, Person
 
 me = pytest.mark.parametrize("person", [ME], indirect=True)
@@ -13,7 +14,7 @@ def shell(person: Person, program: str, *options: str) -> "pexpect.spawn[str]":
     """Somebody at a terminal who has just typed `memhpfs run`."""
     first, *rest = person.argv("env", f"SHELL={program}", f"HOME={person.home}", "TERM=dumb", "memhpfs", "run",
                                "-M", "tiny", *options)
-    return pexpect.spawn(first, rest, cwd=str(person.home), encoding="utf-8", timeout=20, dimensions=(24, 120))
+    return pexpect.spawn(first, rest, cwd=str(person.home), encoding="utf-8", timeout=PATIENCE_S, dimensions=(24, 120))
 
 
 def test_greeting_and_prompt(person):

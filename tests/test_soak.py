@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import needs
-from host_kit import PYTHON, Daemon, serving, wait_until
+from host_kit import PATIENCE_S, PYTHON, Daemon, serving, wait_until
 
 from memhpfs.client import Client
 from memhpfs.host.loop import SPARES
@@ -61,13 +61,13 @@ def let_them(daemon: Daemon, seconds: float, chance: random.Random) -> None:
             time.sleep(KILL_S)
             index = chance.randrange(len(USERS))
             users[index].kill()
-            users[index].wait(10)
+            users[index].wait(PATIENCE_S)
             users[index] = user(USERS[index], daemon, chance.random())
             tasks(daemon)
     finally:
         for process in users.values():
             process.kill()
-            process.wait(10)
+            process.wait(PATIENCE_S)
 
 
 def clean_up(daemon: Daemon) -> None:

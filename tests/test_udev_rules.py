@@ -15,9 +15,11 @@ SETTLE = "udevadm settle --timeout=20 || exit 9"
 SHOW = f"cd {MEMORY}; for b in memory3[2-5]; do echo $(cat $b/state $b/valid_zones); done"
 #: A block of d0 comes and goes.
 CHANGE = f"echo online_movable > {BLOCK}/state && echo offline > {BLOCK}/state && {SETTLE}"
-#: The computer says that it is a virtual machine of Hyper-V.
+#: The computer says that it is a virtual machine of Hyper-V, by a device as the kernel has it.
 HYPER_V = """
-mount -t tmpfs none /sys/class && mkdir -p /sys/class/dmi/id && cd /sys/class/dmi/id || exit 8
+mount -t tmpfs none /sys/devices/virtual && mkdir -p /sys/devices/virtual/dmi/id || exit 8
+mount -t tmpfs none /sys/class && mkdir /sys/class/dmi && cd /sys/class/dmi || exit 8
+ln -s ../../devices/virtual/dmi/id id && cd id && ln -s ../../../../class/dmi subsystem || exit 8
 touch uevent; echo "Microsoft Corporation" > sys_vendor; echo "Virtual Machine" > product_name
 """
 #: The computer says that it is a container.
