@@ -12,5 +12,5 @@ class WordParam(click.Choice[str]):
 
     def get_invalid_choice_message(self, value: object, ctx: click.Context | None) -> str:
         """What is allowed, and what was meant."""
-        said = super().get_invalid_choice_message(value, ctx).removesuffix(".")
-        return said + did_you_mean(str(value), self.choices)
+        said, hint = super().get_invalid_choice_message(value, ctx), did_you_mean(str(value), self.choices)
+        return said.removesuffix(".") + hint if hint else said
