@@ -6,6 +6,7 @@ import re
 import needs
 import pytest
 from documents import ELSEWHERE, PAGES, Block, Typist, blocks_of
+from host_kit import wait_until
 from run_kit import Person
 
 from memhpfs.client import Client
@@ -13,7 +14,7 @@ from memhpfs.client import Client
 user = pytest.mark.parametrize("person", ["user"], indirect=True)
 pages = pytest.mark.parametrize("name", PAGES)
 #: Programs that the pages use, and their packages.
-PROGRAMS = {"udevadm": "udev", "numactl": "numactl", "lstopo-no-graphics": "hwloc-nox", "unshare": "util-linux"}
+PROGRAMS = {"udevadm": "udev"}
 
 
 @pages
@@ -30,7 +31,7 @@ def test_every_block_says_what_it_is(name):
 
 @user
 @pages
-def test_page_can_be_pasted(person, name, tmp_path):
+def test_page_can_be_pasted(person, name):
     """Each block of a page, in order: what is typed succeeds or is shown to fail, and prints what is shown."""
     for program, package in PROGRAMS.items():
         needs.program(program, package)
@@ -38,22 +39,27 @@ def test_page_can_be_pasted(person, name, tmp_path):
     person.do("mkdir", str(folder))
     shell = person.argv("env", f"HOME={person.home}", "TERM=dumb", "SHELL=/bin/bash", "bash")
     typist = Typist.sit_down(shell, person.home, folder)
-    for block in blocks_of(PAGES[name].read_text()):
-        if block.where:
-            continue
-        match block.kind:
-            case "console":
-                _do_session(typist, block)
-            case "sh":
-                _do_lines(typist, block)
-            case "toml":
-                _check_machine(person, block)
-            case "json":
-                _send_requests(person, block)
-    typist.terminal.close(force=True)
-    for entry in person.do("memhpfs", "ps", "--json").stdout.splitlines():
-        person.do("memhpfs", "stop", str(json.loads(entry)["pid"]))
-    person.wait_until_gone()
+    try:
+        for block in blocks_of(PAGES[name].read_text()):
+            if not block.where:
+                _do(person, typist, block)
+    finally:
+        typist.terminal.close(force=True)
+        running = [json.loads(line)["pid"] for line in person.do("memhpfs", "ps", "--json").stdout.splitlines()]
+        person.do("memhpfs", "stop", *map(str, running))
+        wait_until(lambda: not person.processes())
+
+
+def _do(person: Person, typist: Typist, block: Block) -> None:
+    match block.kind:
+        case "console":
+            _do_session(typist, block)
+        case "sh":
+            _do_lines(typist, block)
+        case "toml":
+            _check_machine(person, block)
+        case "json":
+            _send_requests(person, block)
 
 
 def _do_session(typist: Typist, block: Block) -> None:
@@ -91,4 +97,6 @@ def _send_requests(person: Person, block: Block) -> None:
         while text:
             request, end = decoder.raw_decode(text)
             text = text[end:].strip()
-            client.execute(request["execute"], **request.get("arguments", {}))
+            # Whoever connects has negotiated already.
+            if request["execute"] != "qmp_capabilities":
+                client.execute(request["execute"], **request.get("arguments", {}))

@@ -31,7 +31,7 @@ def test_greeting_and_prompt(person):
 
     assert "You are inside the machine tiny." in greeting
     assert "echo online_movable > memory32/state" in greeting
-    assert ("sudo" in greeting) == (person.user is not None)
+    assert ("sudo" in greeting) == bool(person.user)
 
 
 @me

@@ -178,7 +178,7 @@ def test_container_check(person):
 
 def test_container_check_with_nothing_but_python(person):
     """The standard library is all that it takes; where memhpfs is not there the lines about it say so."""
-    with CHECK.open() as script:
+    with (Path(__file__).parent.parent / CHECK).open() as script:
         bare = "python=$(command -v python3); PATH=/usr/bin:/bin exec $python -I -S -"
         done = person.do("sh", "-c", bare, stdin=script)
     lines = [[word.strip() for word in line.split("  ", 1)] for line in done.stdout.splitlines()]

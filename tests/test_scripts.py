@@ -91,6 +91,16 @@ def test_setup_takes_debians_pyfuse3(bare: Path) -> None:
     assert "gcc" in setup(bare, CANDIDATE="(none)").stdout
 
 
+def test_setup_without_sudo(bare: Path) -> None:
+    """Who may install nothing hears in one line what to ask for."""
+    for name in ("sudo", "id"):
+        (bare / "bin" / name).unlink()
+    program(bare / "bin/id", "echo 1000")
+    done = setup(bare)
+    assert (done.returncode, len(done.stdout.splitlines())) == (1, 1)
+    assert re.match("setup: missing are fuse3 .*, and there is no sudo; as root run: apt-get install f", done.stdout)
+
+
 def test_setup_is_silent_where_nothing_lacks(bare: Path) -> None:
     """Where everything is there nothing is said."""
     needs.fuse()
