@@ -84,7 +84,8 @@ def test_devices_of_the_host_stay_as_they_are(person):
     before = nodes()
     said = lines(person.run("touch /dev/new 2>/dev/null; echo $?; test -c /dev/null && ls /run", "--udev"))
 
-    assert said == ["1", "lock", "memhpfs", "udev"]
+    # libmount may keep a directory there, for whoever mounts.
+    assert [name for name in said if name != "mount"] == ["1", "lock", "memhpfs", "udev"]
     assert nodes() == before
 
 
