@@ -30,23 +30,38 @@ def test_user_is_root_inside(person):
     person.wait_until_gone()
 
 
+def with_ranges(person, place, script: str, **first: str) -> "subprocess.CompletedProcess[str]":
+    """Run a script in a machine of an ordinary user whom files like /etc/subuid give a thousand ids."""
+    binds = "\n".join(f"echo {person.home.stat().st_uid}:{number}:1000 > {place}/{name}; touch /etc/{name}; "
+                      f"mount --bind {place}/{name} /etc/{name}" for name, number in first.items())
+    words = person.argv("memhpfs", "run", "-M", "tiny", "--", "sh", "-c", script)
+    return subprocess.run(["unshare", "--mount", "sh", "-c", f'{binds}\nexec "$@"', "sh", *words], cwd=person.home,
+                          capture_output=True, text=True, check=False)
+
+
 @user
-def test_user_with_a_range_of_ids(person, tmp_path):
+def test_user_with_ranges_of_ids(person, tmp_path):
     """Where /etc/subuid and /etc/subgid give a user ids, these are the other users inside."""
     needs.root()
     needs.program("newuidmap", "uidmap")
-    uid = person.home.stat().st_uid
-    files = "\n".join(f"echo {uid}:400000:1000 > {tmp_path}/{name}; mount --bind {tmp_path}/{name} /etc/{name}"
-                      for name in ("subuid", "subgid"))
     script = "id -u; cat /proc/self/uid_map; touch f; chown 33:33 f; setpriv --reuid=33 --regid=33 --clear-groups id -u"
-    person_runs = person.argv("memhpfs", "run", "-M", "tiny", "--", "sh", "-c", script)
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", f'touch /etc/subuid /etc/subgid; {files}\nexec "$@"', "sh", *person_runs],
-        cwd=person.home, capture_output=True, text=True, check=False,
-    )
+    done = with_ranges(person, tmp_path, script, subuid="400000", subgid="400000")
 
-    assert done.stdout.split() == ["0", "0", str(uid), "1", "1", "400000", "1000", "33"], done.stderr
+    uid = str(person.home.stat().st_uid)
+    assert done.stdout.split() == ["0", "0", uid, "1", "1", "400000", "1000", "33"], done.stderr
     assert (person.home / "f").stat().st_uid == 400000 + 32
+
+
+@user
+@pytest.mark.parametrize("wrong", ["subuid", "subgid"])
+def test_user_with_a_range_that_cannot_be_mapped(person, tmp_path, wrong):
+    """Where a range is unusable, as it has the user's own id in it, the machine does without."""
+    needs.root()
+    needs.program("newuidmap", "uidmap")
+    first = {"subuid": "400000", "subgid": "400000", wrong: str(person.home.stat().st_uid)}
+    done = with_ranges(person, tmp_path, f"id -u; wc -l < /proc/self/{wrong[3:]}_map", **first)
+
+    assert done.stdout.split() == ["0", "1"], done.stderr
 
 
 @user

@@ -34,8 +34,10 @@ def map_ids(pid: int) -> None:
     """
     if os.geteuid() == 0:
         _map_all(pid)
-    elif not (has_others() and _map_ranges(pid)):
-        _map_own(pid)
+        return
+    for (name, file, program), own in zip(_MAPS, (os.geteuid(), os.getegid()), strict=True):
+        if not (has_others() and _map_ranges(pid, own, file, program)):
+            _map_own(pid, own, name)
 
 
 def _map_all(pid: int) -> None:
@@ -44,25 +46,23 @@ def _map_all(pid: int) -> None:
         Path(f"/proc/{pid}/{name}").write_text("".join(f"{first} {first} {count}\n" for first, _, count in rows))
 
 
-def _map_own(pid: int) -> None:
-    Path(f"/proc/{pid}/setgroups").write_text("deny")
-    for (name, _, _), own in zip(_MAPS, (os.geteuid(), os.getegid()), strict=True):
-        Path(f"/proc/{pid}/{name}").write_text(f"0 {own} 1")
+def _map_own(pid: int, own: int, name: str) -> None:
+    if name == "gid_map":
+        Path(f"/proc/{pid}/setgroups").write_text("deny")
+    Path(f"/proc/{pid}/{name}").write_text(f"0 {own} 1")
 
 
-def _map_ranges(pid: int) -> bool:
+def _map_ranges(pid: int, own: int, file: str, program: str) -> bool:
     """Map the user's ranges as well; whether that was possible."""
-    for (_, file, program), own in zip(_MAPS, (os.geteuid(), os.getegid()), strict=True):
-        words = ["0", str(own), "1"]
-        inside = 1
-        for first, count in _ranges(file):
-            words += [str(inside), str(first), str(count)]
-            inside += count
-        done = subprocess.run([program, str(pid), *words], capture_output=True, text=True, check=False)
-        if done.returncode:
-            _log.info("only your own id is mapped: %s", done.stderr.strip())
-            return False
-    return True
+    words = ["0", str(own), "1"]
+    inside = 1
+    for first, count in _ranges(file):
+        words += [str(inside), str(first), str(count)]
+        inside += count
+    done = subprocess.run([program, str(pid), *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        _log.info("only your own id is mapped: %s", done.stderr.strip())
+    return done.returncode == 0
 
 
 def _ranges(file: str) -> list[tuple[int, int]]:
