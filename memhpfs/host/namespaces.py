@@ -120,9 +120,11 @@ def spawn(
         UserError: nor in any other way: what the caller wants cannot be used.
     """
     channel = Channel()
+    usual = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_TERMINAL)
     keeper = _fork_keeper(plan, init, channel, files, detached=detached)
     channel.leave_caller()
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, usual)
         name = _accompany(plan, channel, report)
         forward_signals(keeper)
         channel.answer(name)
@@ -138,18 +140,18 @@ def spawn(
 def _fork_keeper(
     plan: Plan, init: Callable[[Channel], int], channel: Channel, files: Files, *, detached: bool
 ) -> int:
-    """Start the keeper.  A signal of the terminal must not find it, nor what it starts, without a handler."""
-    usual = {number: signal.getsignal(number) for number in _OF_TERMINAL}
-    _leave_to_command()
+    """Start the keeper, with the signals of the terminal blocked: one that comes meanwhile is the caller's, and none
+    finds the keeper, nor what it starts, without a handler.
+    """
     caller = os.getpid()
     keeper = os.fork()
     if not keeper:
+        _leave_to_command()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_TERMINAL)
         channel.enter_inside()
         if detached:
             let_go()
         _as_process(lambda: _keep(plan, init, channel, files, caller))
-    for number, handler in usual.items():
-        signal.signal(number, handler)
     return keeper
 
 
