@@ -150,6 +150,22 @@ def test_rules_that_udev_cannot_read(person, rule, line, detach):
 
 
 @me
+def test_without_udev(person):
+    """Where udev is not installed `run` works, and only --rules tells what is missing."""
+    (person.home / "my.rules").write_text("# none\n")
+    hide = "for p in /usr/bin/udevadm /bin/udevadm /usr/sbin/udevadm; do [ ! -e $p ] || mount --bind /dev/null $p; done"
+    plain, ruled = (
+        person.do("unshare", "-Urm", "sh", "-c", f'{hide}; exec "$@"', "sh", "memhpfs", "run", "-M", "tiny", *words,
+                  "--", "true")
+        for words in ([], ["--rules", "my.rules"])
+    )
+
+    assert (plain.returncode, plain.stderr) == (0, "")
+    assert (ruled.returncode, ruled.stderr.count("\n")) == (125, 1)
+    assert "install the package udev" in ruled.stderr
+
+
+@me
 def test_complaints_of_udevd(person):
     """What udevd complains of while it acts by the given rules is told on stderr; that stands in its log too."""
     rule = 'SUBSYSTEM=="memory", ACTION=="add", ATTR{no_such_file}="1", RUN+="/bin/false", OWNER="no-such-user"'
